@@ -1,8 +1,8 @@
-//! An app that embeds Hob: opens a host, calls the echo recipe from its folder, prints what comes.
+//! An app that embeds Hob: opens a host, calls the echo recipe from its folder, prints the results.
 //!
-//! `cargo run --example call` in a checkout. With `hob/echo` installed, its name does instead of the folder.
-//! The echo has no glue: for recipes that have some, `Config::with_hob` names the `hob` program that compiles
-//! it, or one is on PATH.
+//! Run it with `cargo run --example call` in a checkout. If `hob/echo` is installed, its name works in place
+//! of the folder. The echo has no glue: for recipes with glue, `Config::with_hob` names the `hob` program
+//! that compiles it, or one is on PATH.
 
 use hob::{Call, Config, Event, Fault, Host};
 
@@ -17,7 +17,7 @@ async fn main() -> Result<(), Fault> {
     let told = |event: Event| event.report().into_iter().for_each(|report| println!("progress {report}"));
     println!("{}", host.call_with(Call::new("./recipes/echo", "sleep", input)?, told).await?.output.text());
 
-    // Or one after the other, by whoever wants to wait for them.
+    // Or await the events one after the other.
     let input = serde_json::json!({ "text": "ho", "count": 3 });
     let mut running = host.start(Call::new("./recipes/echo", "repeat", input)?);
     while let Some(event) = running.next().await {

@@ -9,7 +9,8 @@ import sys
 from . import faults, guard, values, wire
 from .blob import Blob, Result
 
-#: Fields of progress that it is said of that they were left out; a name may be made for each report.
+#: Most names of fields of progress that are remembered as reported missing; an author may make a new name for
+#: each report.
 _SAID_MAX = 64
 _MAKE = "make another one: `hob_pod.Blob(data, media_type)`"
 
@@ -20,10 +21,10 @@ class Answers:
     def __init__(self, start, pod_folder):
         self._frame_bytes_max = start["frame_bytes_max"]
         self._models = start["models"]
-        self._regions = None  # memory that is shared with the host; set by the runner
+        self._regions = None  # memory shared with the host; set by the runner
         self._pod_folder = pod_folder
-        self._said = set()  # what was left out of progress, and said so
-        # All of a frame but the author's value, made once.
+        self._said = set()  # fields left out of progress that the log already names
+        # The parts of a frame around the author's value, made once.
         self._incarnation = wire.dump(start["incarnation"])
         self._output = b'{"type":"answer","incarnation":' + self._incarnation + b',"output":'
 
@@ -32,8 +33,8 @@ class Answers:
         self._regions = regions
 
     def output(self, ask, value, outgoing=None):
-        """The answer that carries `value`. Raises what `fault_of` takes. `outgoing` gets the regions with its
-        blobs."""
+        """Returns the frame of the answer that carries `value`. Appends the regions with its blobs to
+        `outgoing`. Raises what `fault_of` takes."""
         if type(value) is tuple or type(value) is Result:
             return self._frame(ask, self._output, value, outgoing)[0]
         data = wire.dump(value, 1)
@@ -41,12 +42,12 @@ class Answers:
         return wire.pack(ask, text) if len(text) <= self._frame_bytes_max else self._whole(ask, text)
 
     def chunk(self, ask, value, outgoing):
-        """A chunk that carries `value`, and what it counts against the ask's credit."""
+        """Returns the frame of a chunk that carries `value`, and its weight against the ask's credit."""
         return self._frame(ask, b'{"type":"chunk","data":', value, outgoing)
 
     def progress(self, asks, fields):
-        """Progress of those asks that carries the dict `fields`, as far as JSON can: a report ends no
-        work."""
+        """Returns the frames of progress for those asks, with the fields of the dict `fields` that JSON can
+        carry; a report ends no work."""
         data = None
         if values.is_plain(fields, 1):
             try:
@@ -62,7 +63,7 @@ class Answers:
         return [part for ask in asks for part in wire.pack(ask, text)]
 
     def _report(self, fields):
-        """The fields that can be told. Of each other one the log says so once."""
+        """Returns the fields that JSON can carry. For each other field, the log says so once."""
         told = {}
         for name, value in fields.items():
             name = guard.plain(name)
@@ -78,11 +79,11 @@ class Answers:
         if what in self._said or len(self._said) >= _SAID_MAX:
             return
         self._said.add(what)
-        # The stream may be the author's own, or none.
+        # `sys.stderr` may be the author's own, or None.
         guard.call(lambda: sys.stderr.write(faults.printable(f"hob_pod: progress is told without {what}: {why}\n")))
 
     def fault(self, ask, fault, whole_batch=False):
-        """The answer that carries a fault."""
+        """Returns the frame of the answer that carries a fault."""
         message = {"type": "answer", "fault": fault}
         if whole_batch:
             message["whole_batch"] = True
@@ -90,12 +91,13 @@ class Answers:
         return wire.pack(ask, text[:-1] + b',"incarnation":' + self._incarnation + b"}")
 
     def fault_of(self, error, operation, overdue=False, printed=""):
-        """The fault that `error` is. `overdue`: the time of the ask was up when it came; `printed`: what was
-        printed before."""
+        """Returns the fault for `error`. `overdue`: the time of the ask was up when `error` came; `printed`:
+        the text printed before."""
         return faults.of(error, f"`{operation}`", self._models, self._pod_folder, overdue, printed)
 
     def outputs(self, work, value):
-        """The answers (parts of frames) of a batch whose method gave `value`: each item its own."""
+        """Returns the answers (parts of frames) of a batch whose method returned `value`, one for each
+        item."""
         name = work.frame.message["operation"]
         if not guard.is_a(value, (list, tuple)) and hasattr(type(value), "tolist"):
             value = values.plain(value)  # an array of results
@@ -103,8 +105,8 @@ class Answers:
         if not guard.is_a(value, (list, tuple)):
             wrong = f"`{name}` gave a {guard.kind(value)}"
         else:
-            # What is in it, whatever its length and iteration say: each caller has an answer. And once, for
-            # another thread may change it.
+            # Reads the items themselves, whatever the value's length and iteration say, so that each caller
+            # has an answer. Reads them once, because another thread may change the value.
             value = tuple((list if guard.is_a(value, list) else tuple).__iter__(value))
             if len(value) != len(work.items):
                 wrong = f"`{name}` gave {len(value)} results for {len(work.items)} inputs"
@@ -123,21 +125,21 @@ class Answers:
                     raise faults.Fault("recipe_failed", f"`{name}` gave blobs, which a batch does not carry")
                 parts += self.output(ask, result)
             except BaseException as error:
-                # One item's own, also what is no Exception. That the work was cancelled is seen by whoever
-                # sends this.
+                # The error of one item alone, even if it is no Exception. The sender checks whether the work
+                # was cancelled.
                 parts += self.fault(ask, self.fault_of(error, name, printed=work.printed))
         return parts
 
     def faults(self, work, fault, whole_batch):
-        """The same fault for every item of a batch."""
+        """Returns the same fault for every item of a batch."""
         parts = []
         for item in work.items:
             parts += self.fault(item["ask"], fault, whole_batch)
         return parts
 
     def _frame(self, ask, before, value, outgoing):
-        """The frame of the message that begins with the text `before`, then `value` (which may come with
-        blobs); and its weight."""
+        """Returns the frame of the message made of the text `before` and `value` (which may have blobs), and
+        its weight."""
         blobs = None
         if type(value) is tuple or type(value) is Result:
             value, blobs = _parted(value)
@@ -154,7 +156,7 @@ class Answers:
         return self._whole(ask, text, blobs), wire.weight(len(data) + size)
 
     def _whole(self, ask, text, blobs=()):
-        """The parts of that frame. Raises Fault if it is too large."""
+        """Returns the parts of the frame. Raises Fault if it is too large."""
         parts = wire.pack(ask, text, blobs)
         in_frame = sum(map(len, parts)) - wire.HEADER.size
         if in_frame > self._frame_bytes_max:
@@ -167,7 +169,7 @@ class Answers:
         return parts
 
     def _places(self, blobs, outgoing):
-        """What the message says of each blob, and the bytes of those that go in the frame."""
+        """Returns the message's entry for each blob, and the bytes of the blobs that go in the frame."""
         described, in_frame = [], []
         for name, blob in blobs.items():
             data, media_type = _content(name, blob)
@@ -180,9 +182,9 @@ class Answers:
         return described, in_frame
 
     def _in_region(self, blob, data, outgoing):
-        """The number of the region that the bytes `data` are in: where the author made them, or where they
-        are copied now."""
-        region = Blob._take_region(blob, data)  # from here on it is not the blob's to give away
+        """Returns the number of the region that has the bytes `data`: the one in which the author made them,
+        or a new one with a copy."""
+        region = Blob._take_region(blob, data)  # from here on the blob no longer owns the region
         if region is None:
             region = self._regions.room(len(data))
             try:
@@ -196,8 +198,8 @@ class Answers:
 
 
 def _content(name, blob):
-    """(bytes, media type) of a blob, each read once: its attributes are the author's to set, and what is told
-    must be what is sent."""
+    """Returns (bytes, media type) of a blob. Each is read once: the author may set these attributes at any
+    time, and the message must match the bytes."""
     data, media_type = blob.data, blob.media_type
     try:
         view = data if type(data) is memoryview else memoryview(data)
@@ -211,7 +213,7 @@ def _content(name, blob):
 
 
 def _field(name, value):
-    """({name: what JSON has}, None) of a field of progress, or (None, why it cannot be told)."""
+    """Returns ({name: JSON value}, None) for a field of progress, or (None, why JSON cannot carry it)."""
     try:
         field = {name: values.plain(value, 2)}
         wire.dump(field, 1)
@@ -221,10 +223,11 @@ def _field(name, value):
 
 
 def _parted(value):
-    """(value, {name: Blob}) of what an author gave, the latter None or empty where there are no blobs.
+    """Splits an author's result into (value, {name: Blob}); the latter is None or empty if there are no
+    blobs.
 
-    A pair is that if its dict holds blobs. Of an empty dict nobody knows whether it is meant so: the pair is
-    a value, and `Result` says it.
+    A pair is split only if its dict holds blobs. A pair with an empty dict may be meant either way: it is a
+    value, and an author who means blobs returns `Result`.
     """
     if type(value) is Result:
         value, named = value.value, value.blobs

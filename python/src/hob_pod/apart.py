@@ -9,7 +9,7 @@ The pod then keeps the process numbers that its host sees, and finds only itself
 available, there is no pod.
 
     keeper             in the host's process namespace, with the host's handles
-     +- first process  process 1 within: waits, tells the keeper how the pod ended, and is the end of all the others
+     +- first process  process 1 within: waits, reports the pod's end to the keeper; its exit ends all others
          +- pod
 """
 
@@ -25,11 +25,11 @@ _READY = b"+"
 
 
 def fork(plan, base, missing, shown=None):
-    """As fork(2), into a namespace of its own where one can be had. Gives the child and where it reports: (0,
-    None) in the pod.
+    """Like fork(2), into a process namespace of its own if possible. Returns the child and the descriptor of
+    its report (or None); (0, None) in the pod.
 
-    Adds to `missing` what it had to do without; raises Refused. `base`: the pod's root. `shown`: called in
-    the first process.
+    Adds to `missing` the layers that it had to do without; raises Refused. `base`: the pod's root. `shown`:
+    called in the first process.
     """
     is_held = lockdown.landlock_version(plan) >= lockdown.SCOPES_SINCE
     if is_held and not plan["own_proc"]:
@@ -50,7 +50,7 @@ def fork(plan, base, missing, shown=None):
                 os.close(reading)
                 return _first(plan, base, keeper, writing, shown)
             os.close(writing)
-            # No more than that: what comes next may have been written already.
+            # Reads no more than that: the report may have been written already.
             said = os.read(reading, len(_READY))
             if said == _READY:
                 return child, reading
@@ -68,14 +68,14 @@ def fork(plan, base, missing, shown=None):
 
 
 def ended(report):
-    """What the first process told of the pod: its status as wait(2) gives it, its peak in bytes, its
-    milliseconds; or None."""
+    """Returns the first process's report about the pod, or None: status as in wait(2), peak memory in bytes,
+    processor time in milliseconds."""
     said = os.read(report, _REPORT.size)
     return _REPORT.unpack(said) if len(said) == _REPORT.size else None
 
 
 def _first(plan, base, keeper, writing, shown):
-    """Returns in the pod alone. `keeper`: a number that no other pod of this machine has meanwhile."""
+    """Returns only in the pod. `keeper`: a number that no other pod of this machine has at the same time."""
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
     try:
         if "proc" in plan["without"]:
@@ -86,11 +86,11 @@ def _first(plan, base, keeper, writing, shown):
     except OSError as error:
         os.write(writing, f"mounting /proc: {error.strerror}".encode())
         os._exit(0)
-    # Told while there is nobody else to write to it.
+    # Written while no other process can write to the pipe.
     os.write(writing, _READY)
     pods = []
-    # What the host says to the keeper's whole group. The pod is not in it: a signal to one's own group takes
-    # no heed of namespaces, and would reach the keeper.
+    # The host sends SIGTERM to the keeper's whole group. The pod is not in that group: a signal to one's own
+    # group ignores namespaces, and would reach the keeper.
     signal.signal(signal.SIGTERM, lambda *_: _tell(pods, signal.SIGTERM))
     nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     pod = os.fork()
@@ -103,10 +103,10 @@ def _first(plan, base, keeper, writing, shown):
     pods.append(pod)
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, signal.SIGQUIT):
-        signal.signal(number, signal.SIG_DFL)  # which, for a first process, means to pay no heed
+        signal.signal(number, signal.SIG_DFL)  # for a first process this means: ignored
     if shown is not None:
         shown()
-    # The lanes and the pipes are the pod's alone.
+    # Only the pod holds the lanes and the pipes.
     for descriptor in (0, 1, 2):
         os.dup2(nothing, descriptor)
     os.closerange(3, writing)
@@ -120,9 +120,9 @@ def _first(plan, base, keeper, writing, shown):
 
 
 def _tell(pods, number):
-    """A signal to the pod and its children."""
+    """Sends a signal to the pod and its children."""
     for pod in pods:
         try:
             os.killpg(pod, number)
         except ProcessLookupError:
-            pass  # it ended, or has no group yet
+            pass  # it has ended, or has no group yet

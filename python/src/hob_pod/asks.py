@@ -31,37 +31,38 @@ class Work:
     """One run of the author's code, for one ask."""
 
     batch = False
-    # Defaults of the class, so that making one (for every ask) sets little.
+    # Defaults of the class, so that making a Work (for every ask) sets few attributes.
     open = True  # its progress and chunks may go out; changed under the data lane's lock
     armed = False  # its code may be interrupted right now
-    cancelled = False  # nobody wants any of it; never taken back
+    cancelled = False  # all callers have left; never reset
     sent = False  # its asynchronous exception was set; at most once
-    raised = False  # `Cancelled` was raised by us in its thread
+    raised = False  # the runner raised `Cancelled` in its thread
     thread = 0  # the worker thread that runs it; 0 for the main thread and the event loop
-    task = None  # (loop, asyncio task) while that is what runs it
+    task = None  # (loop, asyncio task) while a task runs it
     gate = None  # of the thread that runs it
-    credit = None  # what its chunks may still weigh, None for any weight; changed under the lock of the hand
-    waiter = None  # what waits for more: a lock, or (loop, future)
-    regions = ()  # numbers of the regions that its blobs are in
+    # the weight that its chunks may still have, None for no limit; changed under the lock of the hand
+    credit = None
+    waiter = None  # waits for more credit: a lock, or (loop, future)
+    regions = ()  # numbers of the regions with its input blobs
     printed = ""  # the end of what it printed on stderr
-    outgoing = None  # regions with blobs of its answer and its chunks that were not sent yet
+    outgoing = None  # regions with blobs of its answer and chunks that are not sent yet
 
     def __init__(self, ask, deadline, operation, frame):
         self.ask = ask
         self.deadline = deadline
-        self.operation = operation  # None if the pod has none of that name
+        self.operation = operation  # None if the pod has no operation of that name
         self.frame = frame
 
     def drop(self, _ask):
-        """Its ask is not wanted any more."""
+        """The caller of its ask has left."""
         self.cancelled = True
 
     def wanted(self):
-        """The asks that somebody waits for."""
+        """The asks whose callers still wait."""
         return (self.ask,)
 
     def ends(self):
-        """When the first of them must be over."""
+        """The deadline of the first of them."""
         return self.deadline
 
 
@@ -72,9 +73,10 @@ class BatchWork(Work):
 
     def __init__(self, items, now, operation, frame):
         super().__init__(items[0]["ask"], 0.0, operation, frame)
-        self.items = items  # those that are run, in their order
-        self.left_out = []  # asks that were cancelled before
-        self.deadlines = {item["ask"]: now + item["left_ms"] / 1000 for item in items}  # of the wanted ones
+        self.items = items  # the items to run, in their order
+        self.left_out = []  # asks that were cancelled before the batch began
+        # only of asks that are still wanted
+        self.deadlines = {item["ask"]: now + item["left_ms"] / 1000 for item in items}
 
     def drop(self, ask):
         self.deadlines.pop(ask, None)
@@ -88,15 +90,16 @@ class BatchWork(Work):
 
 
 class _Hand:
-    """State of this process; one instance, below."""
+    """The state of this process; one instance, below."""
 
     def __init__(self):
-        self.lock = _thread.allocate_lock()  # guards what follows up to `early`, and what `Work` says of cancelling
+        # Guards the fields up to `early`, and the fields of `Work` about cancelling.
+        self.lock = _thread.allocate_lock()
         self.works = {}  # ask -> its Work, from before its first line of code until its answer is out
-        self.begun = 0  # the highest ask so far
+        self.begun = 0  # the highest ask that was begun
         self.draining = False
-        self.early = {}  # asks that were cancelled before they came, oldest first
-        self.work = None  # what the main thread runs; with concurrency above 1 always None
+        self.early = {}  # asks that were cancelled before they arrived, oldest first
+        self.work = None  # the work that the main thread runs; always None with concurrency above 1
         self.slots = False  # concurrency is above 1
         self.main_thread = 0
         self.page = None  # u64s that the host reads too; the first is `begun`
@@ -115,7 +118,7 @@ def prepare(page, concurrency):
     hand.slots = concurrency > 1
     belonging.follow_threads()
     gate.follow()
-    gate.main.idle = hand.slots  # it reads, and calls nothing of the author's
+    gate.main.idle = hand.slots  # the main thread reads, and runs no code of the author's
 
 
 def _interrupt(_signal_number, _frame):
@@ -126,7 +129,7 @@ def _interrupt(_signal_number, _frame):
 
 
 def _forked():
-    """A worker process of the author's has no ask and no lanes."""
+    """Called in a worker process that the author's code forked: it has no ask and no lanes."""
     work = current()
     if work is not None:
         work.armed = work.open = False
@@ -138,16 +141,16 @@ def _forked():
 
 
 def current():
-    """The work that the calling thread or task belongs to; None if it belongs to none.
+    """Returns the work that the calling thread or task belongs to; None if there is none.
 
-    It may have been answered. A thread from before all works belongs to the one in hand, if there is one at a
-    time.
+    The work may have been answered already. A thread that is older than all works belongs to the work in
+    hand, if works come one at a time.
     """
     return belonging.current() or hand.work
 
 
 def begin(work):
-    """Takes `work` in hand. False if the pod is draining and takes no more."""
+    """Takes `work` in hand. Returns False if the pod is draining and takes no more."""
     with hand.lock:
         if hand.draining:
             return False
@@ -179,14 +182,15 @@ def _enter(work, ask):
 
 
 def finish(work):
-    """The answers are out. False if the pod is draining and this was the last."""
+    """Called once the answers are sent. Returns False if the pod is draining and this was the last work."""
     with hand.lock:
         if work.batch:
             for item in work.items:
                 del hand.works[item["ask"]]
         else:
             del hand.works[work.ask]
-        work.task = None  # whose context holds the work: what came with it would stay until the collector finds both
+        # The task's context holds the work: without this both would stay until the collector finds them.
+        work.task = None
         return not hand.draining or bool(hand.works)
 
 
@@ -197,14 +201,14 @@ def in_hand():
 
 
 def drain():
-    """No more asks. True if none is in hand."""
+    """Takes no more asks. Returns True if none is in hand."""
     with hand.lock:
         hand.draining = True
         return not hand.works
 
 
 def cancel(ask):
-    """Called by the control thread; the ask may be in hand, still to come, or over."""
+    """Cancels an ask. Called by the control thread; the ask may be in hand, still to come, or over."""
     with hand.lock:
         work = hand.works.get(ask)
         if work is None:
@@ -234,7 +238,7 @@ def cancel(ask):
 
 
 def give_credit(ask, weight):
-    """Called by the control thread: so much of what the ask gave was taken."""
+    """Called by the control thread: the host has read chunks of this weight."""
     with hand.lock:
         work = hand.works.get(ask)
         if work is None or work.credit is None:
@@ -258,7 +262,8 @@ def _wake(waiter):
 
 
 def _spent(work, weight, new_waiter):
-    """None if a chunk of that weight may go out, or is for nobody; else what to wait for."""
+    """Returns None if a chunk of that weight may be sent, or nobody waits for it; otherwise what to wait
+    for."""
     with hand.lock:
         if work.cancelled or work.credit is None:
             return None
@@ -276,7 +281,8 @@ def _locked():
 
 
 def spend(work, weight):
-    """Waits until a chunk of that weight may go out: its caller takes them more slowly than they come."""
+    """Waits until a chunk of that weight may be sent: the caller reads chunks more slowly than they are
+    made."""
     while True:
         waiter = _spent(work, weight, _locked)
         if waiter is None:
@@ -285,7 +291,7 @@ def spend(work, weight):
 
 
 async def spend_async(work, weight):
-    """As `spend`, in a task."""
+    """`spend` for a task."""
     loop = program.of_python("asyncio").get_running_loop()
     while True:
         waiter = _spent(work, weight, lambda: (loop, loop.create_future()))
@@ -295,7 +301,7 @@ async def spend_async(work, weight):
 
 
 def arm(work):
-    """From here on a cancel interrupts. Raises Cancelled if it came before."""
+    """From here on a cancel interrupts. Raises Cancelled if the cancel came before."""
     if work.thread:
         with hand.lock:
             armed = work.armed = not work.cancelled
@@ -308,8 +314,8 @@ def arm(work):
 
 
 def disarm(work):
-    """From here on a cancel only sets the flag. On a worker thread the interrupt may still come in here,
-    once."""
+    """From here on a cancel only sets the flag. On a worker thread the interrupt may still arrive in this
+    function, once."""
     if work.thread:
         with hand.lock:
             work.armed = False
@@ -327,7 +333,8 @@ def check(work):
 
 
 def pause(work):
-    """Before a frame is written: an interrupt in the middle would tear it. Gives what `resume` wants."""
+    """Called before a frame is written, which an interrupt would tear. Returns the second argument of
+    `resume`."""
     shut = gate.shut_here()
     try:
         return shut, _pause(work)
@@ -350,7 +357,7 @@ def _pause(work):
 
 
 def resume(work, paused):
-    """After it."""
+    """Called after the frame is written."""
     shut, armed = paused
     try:
         if armed:
@@ -371,38 +378,40 @@ def _resume(work):
 
 
 def _raise_once(work):
-    """On a worker thread that is not armed: raises what was taken back. Later calls are the author's cleaning
-    up."""
+    """On a worker thread that is not armed: raises the interrupt that was taken back. Later calls are the
+    author's clean-up."""
     if work.cancelled and not work.raised:
         work.raised = True
         raise Cancelled
 
 
 def cancelled():
-    """Whether the operation in hand was cancelled, or answered: what is still done for it is for nobody."""
+    """Returns whether the operation in hand was cancelled, or already answered: nobody waits for its
+    result."""
     work = current()
     return work is not None and (work.cancelled or not work.open)
 
 
 def time_left():
-    """Seconds until the deadline of the operation in hand (in a batch: the nearest one); 0.0 when it has
-    passed."""
+    """Returns the seconds until the deadline of the operation in hand (in a batch: the nearest deadline); 0.0
+    if it has passed, or outside an operation."""
     work = current()
     return 0.0 if work is None else max(0.0, work.ends() - time.monotonic())
 
 
 def progress(**fields):
-    """Tells the caller how far the operation is, e.g. `progress(done=3, total=10, unit="texts",
+    """Reports to the caller how far the operation is, e.g. `progress(done=3, total=10, unit="texts",
     message="embedding")`.
 
-    Any fields that JSON can carry (docs/values.md); of another one the log says once that it was left out.
-    Every caller understands these: `done` (a number, 0 or more) and `total` (above 0), both
-    in `unit` (text), and `message` (text: what is being done).
-    May be called from any thread or task. One that was started during an operation belongs to it, and reports
-    to its caller until that is answered, then to nobody. A thread from before (of a pool that `load` made)
-    reports to the operation in hand, or with `concurrency` above 1 to nobody: hand it
-    `contextvars.copy_context().run`, as `asyncio.to_thread` does. Does nothing outside an operation. Raises
-    Cancelled, where the operation itself runs, if that was cancelled.
+    Takes any fields that JSON can carry (docs/values.md); any other field is left out, and the log says so
+    once. Every caller understands these: `done` (a number, 0 or more) and `total` (above 0), both in `unit`
+    (text), and `message` (text: what is being done).
+
+    May be called from any thread or task. A thread or task that was started during an operation belongs to
+    it: it reports to that operation's caller until the answer, and then to nobody. An older thread (of a pool
+    that `load` made) reports to the operation in hand, or with `concurrency` above 1 to nobody: run its work
+    through `contextvars.copy_context().run`, as `asyncio.to_thread` does. Outside an operation, this does
+    nothing. Raises Cancelled, in the thread or task that runs the operation, if the operation was cancelled.
     """
     emit = hand.emit
     work = current()

@@ -20,7 +20,7 @@ from . import gate, guard
 variable = ContextVar("hob_pod_work", default=None)
 _owners = {}  # thread -> the work during which it was started, while it runs
 
-# Before anything replaces them; the runner's own threads belong to no work.
+# Taken before anything replaces them; the runner's own threads belong to no work.
 _change_folder, _folder = os.chdir, os.getcwd
 _depth, _set_depth = sys.getrecursionlimit, sys.setrecursionlimit
 _trace, _set_trace, _profile, _set_profile = sys.gettrace, sys.settrace, sys.getprofile, sys.setprofile
@@ -29,23 +29,23 @@ _start_joinable = getattr(_thread, "start_joinable_thread", None)  # Python 3.13
 
 
 def current():
-    """The work that the calling thread or task belongs to, answered or not; None if it belongs to none."""
+    """Returns the work that the calling thread or task belongs to, answered or not; None if there is none."""
     return variable.get() or (_owners and _owners.get(_thread.get_ident())) or None
 
 
 def forget():
-    """In a process that the author's code forked: nothing there belongs to a work."""
+    """Called in a process that the author's code forked: nothing there belongs to a work."""
     variable.set(None)
     _owners.clear()
 
 
 def follow_threads():
-    """From now on a thread that is started during a work belongs to it, whoever starts it. Once, before the
-    author's code."""
+    """From now on a thread that is started during a work belongs to that work, whichever code starts it.
+    Called once, before the author's code."""
     _thread.start_new_thread = _thread.start_new = _started
     if _start_joinable is not None:
         _thread.start_joinable_thread = _started_joinable
-    threading = sys.modules.get("threading")  # of a zygote: it took hold of them when it was imported
+    threading = sys.modules.get("threading")  # in a zygote, it took references to these functions on import
     if threading is not None:
         if hasattr(threading, "_start_new_thread"):
             threading._start_new_thread = _started
@@ -77,7 +77,7 @@ def _run(work, function, arguments, options=None):
 
 
 def _opened(stream):
-    """A standard stream that is not closed: closing one does not close its descriptor."""
+    """Returns a standard stream that is not closed: closing a stream does not close its descriptor."""
     if not stream.closed:
         return stream
     number = 1 if stream is sys.stdout else 2
@@ -86,7 +86,7 @@ def _opened(stream):
 
 
 class Ground:
-    """What every work finds: the context and the state of the process as `load` left them."""
+    """The state that every work begins with: the context and the state of the process as `load` left them."""
 
     def __init__(self):
         self.context = copy_context()
@@ -96,22 +96,22 @@ class Ground:
         self.depth = sys.getrecursionlimit()
 
     def settle(self, function, *arguments):
-        """What `function` gives, which is called before any work: what it binds in its context is there for
-        all."""
+        """Calls `function` before any work and returns its result; all works see what it binds in its
+        context."""
         return self.context.run(function, *arguments)
 
     def task(self, loop, awaitable, box):
-        """A task of its outcome, which comes into `box`. What it binds is there for all where Python can do
-        so (3.11)."""
+        """Returns a task whose outcome goes into `box`. All works see what the task binds, if Python supports
+        that (3.11)."""
         if sys.version_info >= (3, 11):
             return loop.create_task(guard.outcome(awaitable, box), context=self.context)
         return self.context.run(loop.create_task, guard.outcome(awaitable, box))
 
     def loaded(self, restores):
-        """The author's `load` is over. `restores`: works come one at a time, each of another caller."""
+        """Called after the author's `load`. `restores`: works come one at a time, each of another caller."""
         module = sys.modules.get("_decimal") or sys.modules.get("_pydecimal")
         if module is not None and hasattr(module, "getcontext"):
-            # A context variable like others, but what is bound to it is changed in place.
+            # It is a context variable like others, but the object bound to it is changed in place.
             self.decimal = (module.setcontext, self.context.run(module.getcontext).copy())
         self.restores = restores
         self._watchers = sys.gettrace(), sys.getprofile()
@@ -127,7 +127,7 @@ class Ground:
                 self._folder = None
 
     def run(self, function, work):
-        """`function(work)` in a context of its own."""
+        """Returns `function(work)`, called in a context of its own."""
         return self.context.copy().run(self._run, function, work)
 
     def _run(self, function, work):
@@ -137,13 +137,13 @@ class Ground:
         return function(work)
 
     def set_decimal(self):
-        """A decimal context of the work's own."""
+        """Sets a decimal context for this work alone."""
         set_context, template = self.decimal
         set_context(template.copy())
 
     def calm(self, main):
-        """After a work, first of all: what it left to watch calls, or too small a stack, would have the
-        runner fail. `main`: its thread."""
+        """Called first after a work: a trace function that it left, or too small a stack, would make the
+        runner fail. `main`: whether this is the main thread."""
         depth = _depth()
         if depth < self.depth or (self.restores and depth != self.depth):
             _set_depth(self.depth)
@@ -154,9 +154,9 @@ class Ground:
             _set_profile(profile)
 
     def restore(self):
-        """After a work, where `restores` is true: the streams, the working folder and the alarm as `load`
-        left them."""
-        # First: a handler that raises must not do so in the next one's work.
+        """Called after a work if `restores` is true: resets the streams, the working folder and the alarm to
+        what `load` left."""
+        # First, because a handler that raises must not do so in the next caller's work.
         if gate.alarm_set:
             gate.alarm_set = False
             if not self._ticks:
@@ -177,8 +177,8 @@ class Ground:
                 if _folder() == folder:
                     return
             except OSError:
-                pass  # it is gone
+                pass  # the folder is gone
             try:
                 _change_folder(folder)
             except OSError:
-                pass  # the author took it away
+                pass  # the author removed the folder

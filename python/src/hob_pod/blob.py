@@ -11,13 +11,17 @@ _ARRAY = "application/x-hob-array"
 
 
 class Blob:
-    """Bytes with a media type. `data` is a memoryview of single bytes.
+    """Bytes with a media type. `data` is a memoryview of single bytes; `len(blob)` counts them.
 
-    Made from anything with a contiguous buffer: bytes, bytearray, a numpy array (whose dtype and shape travel
-    along in the media type). Small ones travel beside the JSON; large ones lie in memory that host and pod
-    share: a blob that an operation is given can be read there and not written, and one made by `Blob.empty`
-    is filled there, so that nothing is copied. `data` and what is made of it may be kept: then that memory is
-    not used again.
+    Made from anything with a contiguous buffer: bytes, bytearray, a numpy array. Without `media_type`, that
+    of an array states its dtype and shape, and that of other data is `application/octet-stream`. Raises
+    ValueError for data that is not contiguous, and TypeError for data without a buffer or a media type that
+    is not text.
+
+    Small blobs travel beside the JSON. Large ones lie in memory that host and pod share, so that nothing is
+    copied: a blob of the input is read there, and a blob made by `Blob.empty` is filled there. A blob of the
+    input cannot be written. An author may keep `data` and objects made from it: that memory is then not
+    reused.
     """
 
     __slots__ = ("data", "media_type", "_region")
@@ -37,12 +41,11 @@ class Blob:
 
     @classmethod
     def empty(cls, shape, dtype=None, media_type=None):
-        """A blob to be filled, through `data` or `numpy()`, and returned: where it lies nothing is copied any
-        more.
+        """Returns a blob to fill, through `data` or `numpy()`, and to return. Its bytes are not copied again.
 
-        `shape`: a number of bytes; or with `dtype` (what numpy takes as one) the shape of an array. It is not
-        zeroed. Once it was returned or yielded it is the caller's: make another one. Raises Fault `too_large`
-        for more than a pod may have.
+        `shape`: a number of bytes; with `dtype` (anything that numpy takes as a dtype), the shape of an
+        array. The content is not zeroed. Once the blob was returned or yielded, it belongs to the caller:
+        make another blob for the next result. Raises Fault `too_large` if the host has no room for it.
         """
         if dtype is None:
             size = int(shape)
@@ -64,13 +67,13 @@ class Blob:
         return blob
 
     def _take_region(self, data):
-        """The region whose bytes `data`, which was read off this blob, are; None of others. From here on it
-        is not the blob's any more."""
+        """Returns the region with the bytes `data`, which were read off this blob, or None. From here on the
+        blob no longer owns that region."""
         held, self._region = self._region, None
         if held is None or held[1] is data:
             return held and held[0]
         region, held = held[0], None
-        regions.regions.unused(region)  # other bytes were set
+        regions.regions.unused(region)  # `data` was set to other bytes
         return None
 
     def __del__(self):
@@ -90,8 +93,9 @@ class Blob:
         return f"Blob({len(self.data)} bytes, {self.media_type})"
 
     def numpy(self, dtype=None, shape=None):
-        """The bytes as a numpy array without a copy. Without `dtype` and `shape`: as the array that it was,
-        else flat bytes."""
+        """Returns the bytes as a numpy array of that dtype and shape, without a copy. Without both: with the
+        dtype and shape that the media type states, else as flat `uint8`. Raises ValueError if the bytes do
+        not fit them."""
         import numpy  # the author's own dependency; the runner has none
 
         if dtype is None and shape is None:
@@ -100,8 +104,8 @@ class Blob:
         return array if shape is None else array.reshape(shape)
 
     def arrow(self):
-        """The bytes, an Arrow stream or file, as a `pyarrow.Table` without a copy. Needs pyarrow in the
-        environment."""
+        """Returns the bytes, an Arrow stream or file, as a `pyarrow.Table` without a copy. Needs pyarrow in
+        the environment; raises its exceptions."""
         import pyarrow
         import pyarrow.ipc
 
@@ -111,7 +115,8 @@ class Blob:
 
     @classmethod
     def of_arrow(cls, table):
-        """A blob with a `pyarrow.Table` as an Arrow stream, written where it is sent from."""
+        """Returns a blob with a `pyarrow.Table` as an Arrow stream, written straight into the memory that is
+        sent. Raises Fault `too_large`."""
         import pyarrow
         import pyarrow.ipc
 
@@ -127,22 +132,23 @@ class Blob:
         return blob
 
     def open(self):
-        """The bytes as a file that is read, for code that wants one (`wave.open`, `PIL.Image.open`); nothing
-        is copied ahead."""
+        """Returns the bytes as a file to read, for code that needs one (`wave.open`, `PIL.Image.open`);
+        nothing is copied ahead."""
         import io
 
         return io.BufferedReader(_raw_reader(self.data))
 
     def save(self, path):
-        """Writes the bytes to a file, for code that wants a path: the folder that the pod runs in is its own.
-        Gives `path`."""
+        """Writes the bytes to a file, for code that needs a path; the folder in which the pod runs is its
+        own. Returns `path`. Raises OSError."""
         with open(path, "wb") as file:
             file.write(self.data)
         return path
 
     @classmethod
     def from_file(cls, path, media_type=None):
-        """A blob with the bytes of a file, read where they are sent from."""
+        """Returns a blob with the bytes of a file, read straight into the memory that is sent. Raises
+        OSError, EOFError if the file shrinks meanwhile, and Fault `too_large`."""
         import os
 
         with open(path, "rb", buffering=0) as file:
@@ -159,8 +165,9 @@ class Blob:
 class Result:
     """What a method returns or yields: a value, and blobs beside it, which may be none.
 
-    `return value, {"name": blob}` says the same where the dict holds blobs. A pair whose dict is empty is a
-    value, a list of two: an operation that has sometimes no blobs says `return hob_pod.Result(value, blobs)`.
+    `return value, {"name": blob}` means the same if the dict holds blobs. A pair whose dict is empty is a
+    value (a list of two), so an operation that sometimes has no blobs returns `hob_pod.Result(value, blobs)`.
+    Raises TypeError unless `blobs` are {name: Blob}.
     """
 
     __slots__ = ("value", "blobs")
@@ -182,7 +189,7 @@ def _array_type(dtype, shape):
 
 
 def _read_array_type(media_type):
-    """(dtype, shape) that the media type tells, or (None, None)."""
+    """Returns the (dtype, shape) that the media type states, or (None, None)."""
     kind, *parameters = [part.strip() for part in media_type.split(";")]
     if kind != _ARRAY:
         return None, None
@@ -198,7 +205,7 @@ def _raw_reader(data):
     import io
 
     class Raw(io.RawIOBase):
-        """Reads `data` from its start; may be moved about in."""
+        """Reads `data` from its start; seekable."""
 
         at = 0
 

@@ -9,18 +9,18 @@ import os
 
 #: Its name within the scratch folder. The host sets XDG_CACHE_HOME to it.
 FOLDER = ".cache"
-#: The operation that gives what is in it. No operation of a recipe can have this name.
+#: The operation that returns the content. No operation of a recipe can have this name.
 GIVE = "hob:cache"
-#: After so many works it is not looked at any more.
+#: After this many works the folder is no longer checked.
 LOOKS_MAX = 16
 
 
 def make(scratch):
-    """Makes it, unless an import in a zygote did."""
+    """Makes the folder, unless an import in a zygote did."""
     try:
         os.makedirs(os.path.join(scratch, FOLDER), exist_ok=True)
     except OSError:
-        pass  # who wants to write there is told
+        pass  # code that writes there gets the error
 
 
 class Cache:
@@ -37,10 +37,10 @@ class Cache:
             try:
                 _copy(wanted["from"], self.folder)
             except OSError:
-                pass  # a help and no more: a disk that is full, or a cache that was just removed
+                pass  # only an aid: the disk may be full, or the cache was just removed
 
     def look(self):
-        """Tells the host once that something is kept. Gives whether to look again."""
+        """Tells the host once that the folder has content. Returns whether to look again."""
         self._looks -= 1
         if self._looks < 0:
             return False
@@ -51,9 +51,9 @@ class Cache:
         return False
 
     def content(self, _input):
-        """The files, as `{"files": [{"path", "bytes"}]}` and a blob with their bytes in that order.
+        """Returns the files, as `{"files": [{"path", "bytes"}]}` and a blob with their bytes in that order.
 
-        `{"too_large": why}` where they are beyond the bounds.
+        Returns `{"too_large": why}` if they exceed the bounds.
         """
         from .blob import Blob
 
@@ -63,7 +63,7 @@ class Cache:
                 with open(full, "rb") as file:
                     data = file.read(self._bytes_max + 1 - total)
             except OSError:
-                continue  # gone meanwhile, or not for reading
+                continue  # removed meanwhile, or not readable
             total += len(data)
             if total > self._bytes_max or len(listed) >= self._files_max:
                 return {"too_large": f"more than {self._bytes_max} bytes or {self._files_max} files"}
@@ -72,7 +72,7 @@ class Cache:
         return {"files": listed}, {"files": Blob(b"".join(content), "application/octet-stream")}
 
     def _files(self):
-        """Each plain file: its path within the folder, and the whole one."""
+        """Yields each plain file: its path within the folder, and its full path."""
         waiting = [""]
         while waiting:
             folder = waiting.pop()
@@ -84,7 +84,8 @@ class Cache:
                 path = os.path.join(folder, entry.name)
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append(path)
-                elif entry.is_file(follow_symlinks=False) and path.isprintable():  # nor is one whose name is not text
+                # A file whose name is not text is skipped too.
+                elif entry.is_file(follow_symlinks=False) and path.isprintable():
                     yield path, entry.path
 
 
@@ -94,6 +95,7 @@ def _copy(source, target):
         to = os.path.join(target, entry.name)
         if entry.is_dir(follow_symlinks=False):
             _copy(entry.path, to)
-        elif entry.is_file(follow_symlinks=False) and not os.path.lexists(to):  # not what an import in the zygote left
+        # Files that an import in the zygote left stay.
+        elif entry.is_file(follow_symlinks=False) and not os.path.lexists(to):
             with open(entry.path, "rb") as file, open(to, "xb") as copy:
                 copy.write(file.read())

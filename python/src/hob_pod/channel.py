@@ -20,7 +20,7 @@ class Channel:
         self.socket.sendmsg([json.dumps(message).encode()], passed)
 
     def receive(self):
-        """The next message and its descriptors; (None, []) at the end."""
+        """Returns the next message and its descriptors; (None, []) at the end."""
         room = _socket.CMSG_SPACE(8 * 4)
         packet, ancillary, flags, _ = self.socket.recvmsg(PACKET_BYTES_MAX, room, _socket.MSG_CMSG_CLOEXEC)
         descriptors = array("i")

@@ -22,8 +22,8 @@ import os
 import stat
 import sys
 
-#: No file takes longer to be opened, in seconds: one that does (a server that is gone) ends this process, and
-#: the host copies.
+#: Longest time to open a file, in seconds. A file that takes longer (of a server that is gone) ends this
+#: process, and the host copies.
 LEND_S = 10
 
 
@@ -34,10 +34,10 @@ def main(arguments):
     from hob_pod.channel import Channel
     from hob_pod.keeper import watch
 
-    # Its end is seen by the socket from here on, which nobody else has the other end of.
+    # Only the host holds the other end of the socket, so the socket shows the host's end from here on.
     os.close(watch(int(arguments[0])))
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # for the host, which then lets go of this
+        signal.signal(number, signal.SIG_IGN)  # these signals are for the host, which then drops this process
     channel = Channel(0)
     try:
         separate(kernel)
@@ -67,20 +67,20 @@ def separate(kernel):
     """Takes a mount namespace. Raises OSError."""
     user, group = os.geteuid(), os.getegid()
     try:
-        # Of root's own: in a user namespace it could not read what others own.
+        # In root's own user namespace: in a new one it could not read what others own.
         kernel.unshare(kernel.NEWNS)
     except OSError:
         kernel.unshare(kernel.NEWNS | kernel.NEWUSER)
         for name, text in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
             with open(f"/proc/self/{name}", "w") as file:
                 file.write(text)
-    # What is mounted later is seen here too, and nothing of here elsewhere.
+    # Later mounts of the machine appear here too; mounts made here appear nowhere else.
     kernel.mount(None, "/", None, kernel.MS_REC | kernel.MS_SLAVE)
 
 
 def lend(kernel, path, identity):
-    """A descriptor of that file through a mount of its own. Raises OSError; also where another file has that
-    name by now."""
+    """Returns a descriptor of that file through a mount of its own. Raises OSError, also if another file has
+    that name by now."""
     handle = kernel.open_plainly(path)
     try:
         tree = kernel.clone_tree_of(handle, recursive=False)

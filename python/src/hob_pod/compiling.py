@@ -13,7 +13,7 @@ means that every worker finished.
 import os
 import sys
 
-#: The exit code where a worker crashed.
+#: The exit code if a worker crashed.
 EXIT_CRASHED = 3
 
 
@@ -33,7 +33,7 @@ def main(arguments):
 
 
 def sources(folder):
-    """The plain files below `folder` that are Python source by their name. No link is followed."""
+    """Returns the plain files below `folder` whose names are those of Python sources. Follows no link."""
     left = [folder]
     while left:
         with os.scandir(left.pop()) as entries:
@@ -45,7 +45,7 @@ def sources(folder):
 
 
 def compile_all(files):
-    """Compiles each, and goes on whatever becomes of it."""
+    """Compiles each file, and goes on after any failure."""
     import py_compile
     import warnings
 
@@ -53,7 +53,7 @@ def compile_all(files):
     for path in files:
         try:
             py_compile.compile(path, doraise=True)
-        except Exception as error:  # noqa: BLE001 - what a source makes of the compiler is its own matter
+        except Exception as error:  # noqa: BLE001 - a source may make the compiler raise anything
             print(f"{path}: {type(error).__name__}", file=sys.stderr)
 
 

@@ -17,11 +17,11 @@ EXIT_REFUSED = 71
 
 
 class Confinement:
-    """What is around one pod. Made by the keeper; `enter` is for the pod."""
+    """The sandbox around one pod. Made by the keeper; the pod calls `enter`."""
 
     def __init__(self, control):
-        """Reads the plan from the descriptor `control` and builds. Ends the process if that cannot be
-        done."""
+        """Reads the plan from the descriptor `control` and builds its outer part. Ends the process if that
+        fails."""
         self._control = control
         self._listener = None
         try:
@@ -33,7 +33,7 @@ class Confinement:
 
     @classmethod
     def of_fork(cls, control, plan, base):
-        """What the init of a family built."""
+        """Returns the sandbox that the init of a family built."""
         confinement = cls.__new__(cls)
         confinement._control, confinement.plan, confinement._base = control, plan, base
         confinement._listener, confinement._missing = None, []
@@ -44,17 +44,18 @@ class Confinement:
         try:
             base = mounts.build(self.plan["view"])
             if self.plan["way_out"]:
-                # Kept open: the host takes it from here.
+                # Kept open until the host takes it.
                 self._listener = mounts.open_way_out()
                 self.plan["proxy"] = self._listener.getsockname()[1]
         except OSError as error:
-            # `mount` says so of too many mounts, but no sandbox with fewer is of use either.
+            # `mount` also fails with one of FULL for too many mounts, but a sandbox with fewer is no use
+            # either.
             must_be_lacking(error, FULL)
             raise Refused("namespaces", str(error)) from None
         return base
 
     def fork(self, shown):
-        """As `apart.fork`, with what it makes. Ends the process if that cannot be done."""
+        """`apart.fork`, with the parts that this made. Ends the process if that fails."""
         try:
             try:
                 return apart.fork(self.plan, self._base, self._missing, shown)
@@ -65,11 +66,11 @@ class Confinement:
             self._refuse(refused)
 
     def found(self, path):
-        """Where a file of the recipe is for this pod."""
+        """Returns the path at which this pod finds a file of the recipe."""
         return path if self._base is not None else mounts.placed_without(path, self.plan["view"])
 
     def enter(self):
-        """Confines this process and tells the host. Ends it if that cannot be done."""
+        """Confines this process and tells the host. Ends the process if that fails."""
         try:
             if self.plan["way_out"] and self._base is None:
                 raise Refused("namespaces", "names on the network were granted, which nothing here could hold to them")
@@ -87,11 +88,11 @@ class Confinement:
         else:
             proxies = {}
         _say(self._control, said)
-        # Not before: what a recipe or a grant sets is in no process that is not confined.
+        # Not earlier: variables of a recipe or a grant must not be in a process that is not confined.
         self._take_variables(proxies)
 
     def _take_variables(self, proxies):
-        """Has the variables of the pod, for itself and for whatever it executes, and no others."""
+        """Gives this process, and what it executes, the variables of the pod and no others."""
         message = json.loads(_frame(self._control))
         if message.get("type") != "variables":
             raise Refused("plan", "wanted `variables` once the pod is confined")
@@ -103,30 +104,29 @@ class Confinement:
 
 
 def set_variables(variables):
-    """Replaces the environment of this process and of what it will execute."""
+    """Replaces the environment of this process and of what it executes."""
     os.environ.clear()
     os.environ.update(variables)
     if "TZ" in variables:
         import time
 
-        time.tzset()  # it was read when the process started
+        time.tzset()  # the time zone was read when the process started
 
 
 def end_if_ran_out(control, error):
-    """Tells the host, and ends the process, if the machine has run out of something that Hob's own code needs
-    to go on."""
+    """If the machine lacks a resource that Hob's own code needs: tells the host, and ends the process."""
     why = ran_out(error)
     if why is None:
         return
     try:
         tell_refused(control, Refused("machine", why))
     except OSError:
-        return  # then its end and what it prints are all that tells
+        return  # then only the exit code and the log tell
     os._exit(EXIT_REFUSED)
 
 
 def tell_refused(control, refused):
-    """Tells the host why there will be no pod."""
+    """Tells the host why there is no pod."""
     _say(control, {"type": "refused", "layer": refused.layer, "why": refused.why})
 
 
@@ -139,7 +139,7 @@ def _read_plan(control):
 
 
 def _frame(control):
-    """The next message of the host, which has no tail."""
+    """Returns the next message of the host, which has no tail."""
     json_bytes, tail_bytes, _ = wire.HEADER.unpack(_exactly(control, wire.HEADER.size))
     if tail_bytes or json_bytes > PLAN_BYTES_MAX:
         raise Refused("plan", f"a plan of {json_bytes} bytes and a tail of {tail_bytes}")
@@ -147,7 +147,7 @@ def _frame(control):
 
 
 def _exactly(control, count):
-    """Not a byte more: what follows is for the pod."""
+    """Reads exactly `count` bytes: what follows is for the pod."""
     read = b""
     while len(read) < count:
         piece = os.read(control, count - len(read))

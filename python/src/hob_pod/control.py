@@ -15,7 +15,7 @@ from . import asks, confine, ending, gate, guard, own, sessions, tracebacks, wir
 
 #: The number of the control lane: standard input, until the runner has moved it.
 _lane = 0
-#: What is said of a descriptor that was closed, or is another by now.
+#: Errors of a descriptor that was closed, or that is another one by now.
 _TAKEN = (errno.EBADF, errno.ENOTSOCK, errno.ENOTCONN, errno.EINVAL)
 
 
@@ -28,19 +28,19 @@ class Control:
         self._sending = _thread.allocate_lock()
         self._decoder = wire.Decoder()
         self._early = []
-        self.flush = None  # sends the answers that wait for company; set before `listen`
-        self.wake = None  # has the main thread end the process, in order; set before `listen`
-        self.title = None  # shows the pod's state to people; set before `listen`
+        self.flush = None  # sends the answers that are held back; set before `listen`
+        self.wake = None  # makes the main thread end the process, in order; set before `listen`
+        self.title = None  # shows the pod's state in `ps`; set before `listen`
         self.regions = None  # memory that the host shares; set before `listen`
-        self._descriptors = []  # that came, oldest first, each for one message
-        self.gpu = self.lever = None  # what the host said with the first `load`
+        self._descriptors = []  # received descriptors, oldest first, each for one message
+        self.gpu = self.lever = None  # from the host's first `load`
         self._drained = False
         self._load = _thread.allocate_lock()
         self._load.acquire()
 
     def send(self, message, tail=()):
         """Sends one message, with the bytes that belong to it."""
-        # One call, which nothing comes into but handlers of signals, and these wait.
+        # One call: only handlers of signals can come between, and they wait.
         data = b"".join(wire.encode(0, message, tail))
         shut = gate.shut_here()
         try:
@@ -50,7 +50,7 @@ class Control:
             gate.open_again(shut)
 
     def receive_start(self):
-        """Waits for `start`; gives the message and the descriptors that came with it."""
+        """Waits for `start`; returns the message and the descriptors that came with it."""
         while True:
             count = self._receive()
             if count == 0:
@@ -64,7 +64,7 @@ class Control:
                 return start.message, descriptors
 
     def _receive(self):
-        """One read into the decoder; what descriptors come with it are kept."""
+        """Reads once into the decoder; keeps descriptors that come with the bytes."""
         room = _socket.CMSG_SPACE(4 * array("i").itemsize)
         count, ancillary, flags, _ = self._socket.recvmsg_into([self._decoder.space()], room, _socket.MSG_CMSG_CLOEXEC)
         for level, kind, data in ancillary:
@@ -77,7 +77,7 @@ class Control:
         return count
 
     def fileno(self):
-        """The number of its descriptor."""
+        """Returns the number of its descriptor."""
         return self._socket.fileno()
 
     def listen(self, frame_bytes_max):
@@ -87,11 +87,11 @@ class Control:
         _thread.start_new_thread(self._run, ())
 
     def close(self):
-        """For a forked worker process, which has no part in this."""
+        """Closes the lane in a forked worker process, which must not use it."""
         self._socket.close()
 
     def wait_for_load(self):
-        """Returns when the host said `load`; ends the process when it said `drain` instead."""
+        """Returns when the host sends `load`; ends the process if it sends `drain` instead."""
         self._load.acquire()
         if self._drained:
             leave(0)
@@ -118,7 +118,7 @@ class Control:
         if kind == "ping":
             in_hand = asks.in_hand()
             self.send({"type": "pong", "seq": message["seq"], "asks": in_hand})
-            # Said here, where it costs the asks nothing.
+            # Here the message costs the asks no time.
             if in_hand:
                 self.title.busy()
             else:
@@ -159,8 +159,8 @@ class Control:
 
 
 def leave(code):
-    """Ends the process: in order, if this is the main thread. Not by sys.exit: what hangs at its end would
-    keep it."""
+    """Ends the process: in order, if this is the main thread. Not by sys.exit, which would wait for anything
+    that hangs at exit."""
     if _thread.get_ident() == asks.hand.main_thread:
         try:
             gate.main.run(ending.in_order)
@@ -171,7 +171,7 @@ def leave(code):
 
 def _exit(code):
     for stream in (sys.stdout, sys.stderr):
-        guard.call(_flush, stream)  # what stands there may be the author's
+        guard.call(_flush, stream)  # the streams may be the author's
     os._exit(code)
 
 
@@ -180,7 +180,8 @@ def _flush(stream):
 
 
 def end_by(end, what="the runner failed"):
-    """Ends the process with what came out of one of its threads: a failure of ours, or of what was ours."""
+    """Ends the process with the outcome of one of its threads: a failure of the runner, or of something that
+    belonged to it."""
     if own.forked:
         own.write(b"hob_pod: a process that the recipe forked came out of its method: it ends by `os._exit`\n")
         os._exit(70)

@@ -14,16 +14,16 @@ import time
 from . import kernel
 from .refused import Refused
 
-#: Between two looks at the clock, in entries.
+#: Entries between two checks of the clock.
 _LOOK = 4096
 
 
 def cover(name, place, nothing, bounds, changes=False):
-    """Covers all that is no file, folder or link at or below `place`. Raises OSError, or Refused where that
-    is too much to do.
+    """Covers everything at or below `place` that is no file, folder or link. Raises OSError, or Refused if
+    that exceeds `bounds`.
 
-    `changes`: whether the pod may change what is there, and so open a folder of this user that is closed to
-    both.
+    `changes`: whether the pod may change what is there. It could then open a folder of this user that is
+    closed to both.
     """
     for path in _odd(name, place, bounds, changes):
         tree = kernel.clone_tree(nothing)
@@ -31,13 +31,13 @@ def cover(name, place, nothing, bounds, changes=False):
             kernel.set_mount(tree, kernel.ATTR_RDONLY | kernel.ATTR_NOSUID | kernel.ATTR_NODEV | kernel.ATTR_NOEXEC)
             kernel.attach_tree(tree, path)
         except FileNotFoundError:
-            pass  # it went meanwhile
+            pass  # it was removed meanwhile
         finally:
             os.close(tree)
 
 
 def _odd(name, place, bounds, changes):
-    """The paths of what is to be covered. Raises Refused."""
+    """Returns the paths to cover. Raises Refused."""
     mode = os.stat(place, follow_symlinks=False).st_mode
     if not stat.S_ISDIR(mode):
         return [] if stat.S_ISREG(mode) else [place]
@@ -59,14 +59,15 @@ def _odd(name, place, bounds, changes):
                         why = f"{name} could not be looked through for sockets, FIFOs and devices: {entries} entries were not all of it"
                         raise Refused("grants", f"{why}, within {bounds['seconds_max']} s")
         except (FileNotFoundError, NotADirectoryError):
-            continue  # it went meanwhile
+            continue  # it was removed meanwhile
         except PermissionError:
-            # Closed to the pod as well, which has less; but whoever owns a folder can open it.
+            # The folder is closed to the pod as well, which has fewer rights; but the owner of a folder can
+            # open it.
             if changes and os.stat(folder, follow_symlinks=False).st_uid == os.geteuid():
                 within = name + folder[len(place) :]
                 raise Refused("grants", f"{within} is closed, and cannot be looked through for sockets, FIFOs and devices") from None
         except OSError as error:
             if error.errno not in (errno.EINVAL, errno.ESRCH):
                 raise
-            # Below /proc, of a process that ended meanwhile.
+            # A path below /proc, of a process that ended meanwhile.
     return found

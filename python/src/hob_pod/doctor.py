@@ -8,14 +8,16 @@ sandbox, with a plan that the host makes in the same way as the plans of pods.
 
 Standard input: a plan (see `lockdown`), to its end. Standard output: one line of JSON:
 
-    layers   [{"name", "why"}]: namespaces, landlock, seccomp, each on its own; `why` it cannot be had, or null
+    layers   [{"name", "why"}]: namespaces, landlock, seccomp, each tried on its own; `why` is the reason that
+             it is unavailable, or null
     landlock its version, or null
-    whole    {"layer", "why"} that kept all of it together from being a sandbox, or null
-    missing  what the trial of the acts had to do without, each with the reason
-    acts     [{"name", "wrong"}] forbidden acts, tried within whatever could be had; `wrong`: null for one that was denied
+    whole    {"layer", "why"}: the layer at which the whole sandbox failed, and why; or null
+    missing  the layers that the trial of the acts lacked, each with the reason
+    acts     [{"name", "wrong"}]: forbidden acts, tried with every layer that is available; `wrong` is null
+             for an act that was denied
     untried  acts that only a missing layer would have denied
-    apart    whether it had a process namespace of its own
-    not_apart  why it had none; null where it had one, or needed none
+    apart    whether the trial had a process namespace of its own
+    not_apart  why it had none; null if it had one, or needed none
 """
 
 import json
@@ -25,14 +27,14 @@ import sys
 
 #: Longest plan, in bytes.
 PLAN_BYTES_MAX = 4 << 20
-#: How long one trial may take, in seconds: it takes some milliseconds.
+#: Longest time of one trial, in seconds; a trial takes some milliseconds.
 TRIAL_S = 5
 #: Longest report of a trial, in bytes.
 REPORT_BYTES_MAX = 64 << 10
 
 
 def main():
-    """Never fails: what cannot be tried is said."""
+    """Never fails: it reports what it cannot try."""
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     from hob_pod import lockdown
 
@@ -44,7 +46,7 @@ def main():
     whole = _trial(plan, _all_of_it)
     found = whole
     if whole.get("why") is not None and "acts" not in whole:
-        # What is left of it may deny much still; all that it does not is told.
+        # A sandbox without that layer may still deny much; the report lists all that it does not deny.
         found = _trial({**plan, "reduced": True}, _all_of_it)
     apart, not_apart = found.get("apart", False), found.get("not_apart")
     told = {key: found.get(key, []) for key in ("missing", "acts", "untried")}
@@ -53,7 +55,7 @@ def main():
 
 
 def _trial(plan, trial):
-    """What `trial` says, tried in a process of its own; `why` it failed otherwise."""
+    """Runs `trial` in a process of its own and returns its report; if it failed, a report with `why`."""
     from hob_pod import kernel
 
     parent = os.getpid()
@@ -78,7 +80,7 @@ def _trial(plan, trial):
         os.kill(child, 9)
     status = os.waitpid(child, 0)[1]
     os.close(handle)
-    # It is less than a pipe holds, so it was written whole, or not at all.
+    # The report is smaller than a pipe's buffer, so it was written whole, or not at all.
     said = os.read(read, REPORT_BYTES_MAX)
     os.close(read)
     if hangs:
@@ -122,7 +124,8 @@ def _seccomp(plan):
 
 
 def _denied(plan, layer):
-    """What is denied by that layer alone must be, with no other around it."""
+    """Tries the acts that `layer` alone must deny, with no other layer in place; `why` names those that it
+    did not deny."""
     from hob_pod import lockdown
 
     others = {name for _, layers, _, _ in lockdown.acts(plan) for name in layers} - {layer}
@@ -131,7 +134,7 @@ def _denied(plan, layer):
 
 
 def _all_of_it(plan):
-    """As the keeper and the pod do it."""
+    """Tries the whole sandbox, as the keeper and the pod build it."""
     from hob_pod import apart, lockdown, mounts
     from hob_pod.refused import Refused
 
@@ -139,7 +142,8 @@ def _all_of_it(plan):
     base = None if missing else mounts.build(plan["view"])
     child, report = apart.fork(plan, base, missing)
     if child:
-        # It tells in place of this process; what it held open by then is no part of that.
+        # The child reports in place of this process; the descriptors that this process still holds do not
+        # matter.
         os.waitpid(child, 0)
         os._exit(0)
     why = None
@@ -148,7 +152,7 @@ def _all_of_it(plan):
     except Refused as refused:
         if refused.layer != "proof":
             raise
-        why = refused.why  # the walls stand by now, but one of them does not hold
+        why = refused.why  # the sandbox is complete by now, but one of its layers does not hold
     names = {name for name, _, _, _ in lockdown.acts(plan)}
     acts = [{"name": name, "wrong": wrong} for name, wrong in lockdown.tried(plan, missing)]
     untried = sorted(names - {act["name"] for act in acts})

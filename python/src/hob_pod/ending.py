@@ -13,29 +13,30 @@ import time
 
 from . import guard, own
 
-#: How long tasks, threads that are no daemons, and functions registered with `atexit` may take together, in
-#: seconds.
+#: Longest time that tasks, threads that are no daemons, and functions registered with `atexit` may take
+#: together, in seconds.
 END_S = 2.0
 
-#: Ends what an event loop was left with; set by the server.
+#: Ends the tasks that are left in the event loop; set by the server.
 tasks = None
 
 
 def in_order():
-    """For the main thread, with nothing in hand and the process's end to follow: what takes too long is told
-    with its stacks, and ended."""
+    """Called on the main thread, with nothing in hand, just before the process ends. If this takes too long,
+    its stacks are printed and the process is ended."""
     try:
         _thread.start_new_thread(_watch, ())
     except RuntimeError:
-        pass  # no thread to be had: the host watches too
-    # As Python itself does. What was never imported has registered nothing: who registers (logging,
-    # multiprocessing) imports `atexit`. A recipe may have a file of that name.
+        pass  # no thread available: the host watches too
+    # The order in which Python does this. A module that was never imported has registered nothing: modules
+    # that register (logging, multiprocessing) import `atexit`. A recipe may have a file of that name.
     python = (("threading", "_shutdown"), ("atexit", "_run_exitfuncs"))
     for run in (tasks, *(getattr(sys.modules.get(name), function, None) for name, function in python)):
         try:
             if run is not None:
                 run()
-        except BaseException as error:  # of an author's function, on Python 3.9; later ones tell it themselves
+        # An error of an author's function, on Python 3.9; later versions report it themselves.
+        except BaseException as error:
             _tell(f"{guard.kind(error)} at its end")
 
 
@@ -47,5 +48,5 @@ def _watch():
 
 
 def _tell(text):
-    # Not by sys.stderr, whose lock may be held by what hangs.
+    # Not through sys.stderr, whose lock may be held by the code that hangs.
     own.write(f"hob_pod: {text}\n".encode())

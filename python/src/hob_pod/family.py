@@ -6,8 +6,8 @@ their own. When the first process of that namespace ends, the kernel ends every 
 was killed.
 
     host
-     +- supervisor   in the host's process namespace: ends the next one with the host, and is ended by nobody's wish
-         +- init     process 1: makes each pod's root, has the zygote fork, sweeps after each pod, tells the host
+     +- supervisor   in the host's process namespace: ends init when the host ends; ignores requests to end
+         +- init     process 1: makes each pod's root, has the zygote fork, cleans up after each pod, reports
              +- zygote   has imported the wheels that recipes preload (`zygote`)
                  +- pod, pod, ...
 
@@ -65,7 +65,7 @@ def main(arguments):
     init = os.fork()
     if init == 0:
         os.close(host_handle)
-        # A supervisor that died before this is missed by it, but then the host hears of its end and hangs up.
+        # A supervisor that died before this is missed here, but then the host sees its end and hangs up.
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
         try:
             Init(channel, boot, title, kernel, mounts).run(variables)
@@ -81,7 +81,7 @@ def main(arguments):
 
 
 def _supervise(init, host_handle):
-    """Sleeps until the host or init is dead, and sees to it that both are."""
+    """Sleeps until the host or init is dead, and makes sure that both are."""
     handle = os.pidfd_open(init)
     poll = select.poll()
     poll.register(host_handle, select.POLLIN)
@@ -97,12 +97,13 @@ class Member:
 
     def __init__(self, identity, device):
         self.identity = identity
-        self.device = device  # of its root: what tells its processes from those of others, and no process can change
+        # The device of its root: it identifies the pod's processes, and no process can change it.
+        self.device = device
         self.pid = None
         self.status = None
         self.page = None
         self.never_forked = False
-        self.awaits_peak = False  # the zygote says that last
+        self.awaits_peak = False  # the zygote reports the peak last
 
 
 class Init:
@@ -112,10 +113,11 @@ class Init:
         self.channel, self.boot, self.title, self.kernel, self.mounts = channel, boot, title, kernel, mounts
         self.members = {}
         self.zygote = self.zygote_channel = None
-        self.unswept = []  # pods that are over, whose processes are being looked for
+        self.unswept = []  # pods that are over, whose processes are not all killed yet
 
     def run(self, variables):
-        """Until the host hangs up, or the zygote is gone and with it the last pod. Its end is everybody's."""
+        """Runs until the host hangs up, or until the zygote and its last pod are gone. Its end ends
+        everything in the namespace."""
         from hob_pod.channel import Channel
 
         kernel, base = self.kernel, self.boot["plan"]["view"]["base"]
@@ -127,7 +129,8 @@ class Init:
         self.mounts.build(self.boot["plan"]["view"], self.top)
         self.proc = self._proc_of_pods(base + "/proc")
         self.pods = self.top + "/pods"
-        # What is mounted there appears in the zygote's namespace too: this is said before that is made.
+        # Mounts made there appear in the zygote's namespace too; it must be shared before that namespace is
+        # made.
         kernel.mount(None, self.pods, None, kernel.MS_SHARED)
         wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
@@ -169,8 +172,8 @@ class Init:
                 os._exit(0)
 
     def _proc_of_pods(self, place):
-        """What each pod has for /proc, made once; None where it cannot be had. Not init's own, which must see
-        all of them."""
+        """Mounts the /proc of the pods once; returns None if that is impossible. Init's own /proc is
+        separate, because init must see all pods."""
         from hob_pod import proc
 
         plan = self.boot["plan"]
@@ -236,7 +239,7 @@ class Init:
                 from hob_pod import confine
 
                 confine.tell_refused(descriptors[0], error)
-                status = confine.EXIT_REFUSED << 8  # as of a pod that was started, which ends with that
+                status = confine.EXIT_REFUSED << 8  # the status of a started pod, which ends with that code
             os.write(descriptors[2], f"hob_pod: cannot fork: {error}\n".encode())
             self.members.pop(identity, None)
             if page is not None:
@@ -272,7 +275,7 @@ class Init:
             try:
                 handle = os.pidfd_open(member.pid)
             except OSError:
-                return True  # over already, and reaped: its end is on the way
+                return True  # over already, and reaped: its end has been sent
             self.channel.send({"type": "forked", "id": member.identity}, [handle])
             os.close(handle)
         elif kind == "ended" and member.status is None and not member.never_forked:
@@ -286,9 +289,9 @@ class Init:
     def _close(self):
         self.zygote_channel.socket.close()
         self.zygote_channel = None
-        # It may have been told to fork and died before it did, or before it could say so: what is not within
-        # a pod's root by now has no root of its own to be known by, and goes; nobody will say anything of
-        # those pods, which never ran a line.
+        # A fork may have been ordered, and the zygote died before forking, or before it could report. A
+        # process that is not within a pod's root by now has no root of its own to identify it, so it is
+        # killed. Nothing will be reported about those pods, which never ran a line.
         devices = {member.device for member in self.members.values()}
         killed = self._kill_where(lambda device: device not in devices)
         for member in list(self.members.values()):
@@ -300,8 +303,8 @@ class Init:
     def _ended(self, member, status, usage):
         member.status = status
         if member.page is not None:
-            # As the keeper does: u64s 1 and 2, the peak in bytes and the time in milliseconds. At least 1:
-            # something ran.
+            # Like the keeper: u64s 1 and 2, the peak in bytes and the time in milliseconds. At least 1,
+            # because something ran.
             peak, cpu = usage or (0, 0)
             self._note(member, 1, max(1, peak))
             self._note(member, 2, cpu)
@@ -314,8 +317,8 @@ class Init:
     # --- processes
 
     def _reap(self):
-        """Takes the status of all that ended below us: what pods left, pods whose zygote is gone, and the
-        zygote."""
+        """Collects the status of all processes that ended below init: what pods left, pods whose zygote is
+        gone, and the zygote."""
         while True:
             try:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
@@ -328,7 +331,7 @@ class Init:
                     self._ended(member, status, (usage.ru_maxrss * 1024, int((usage.ru_utime + usage.ru_stime) * 1000)))
 
     def _sweep(self):
-        """Kills what is left of pods that are over; says so of each of which nothing is."""
+        """Kills what is left of pods that are over; reports each pod of which nothing is left."""
         for member in list(self.unswept):
             if self._kill_all(member) == 0 and not (member.awaits_peak and self.zygote_channel is not None):
                 self.unswept.remove(member)
@@ -339,11 +342,12 @@ class Init:
                 self.channel.send({"type": "over", "id": member.identity, "status": member.status})
 
     def _kill_all(self, member):
-        """SIGKILL to every process within the pod's root; how many there were."""
+        """Sends SIGKILL to every process within the pod's root; returns how many there were."""
         return len(self._kill_where(lambda device: device == member.device))
 
     def _kill_where(self, is_meant):
-        """SIGKILL to every process whose root is on such a device; which they were."""
+        """Sends SIGKILL to every process whose root is on a device that `is_meant` accepts; returns those
+        processes."""
         killed = set()
         own = os.getpid()
         for name in os.listdir("/proc"):
@@ -354,7 +358,7 @@ class Init:
             except OSError:
                 continue
             try:
-                # Of the process that the handle is for: it cannot have become another one since.
+                # Checks the process that the handle is for: it cannot have become another process since.
                 if is_meant(os.stat(f"/proc/{name}/root").st_dev):
                     signal.pidfd_send_signal(handle, signal.SIGKILL)
                     killed.add(int(name))
@@ -376,7 +380,7 @@ class Init:
                 pass
 
 
-#: Between two looks for what a pod left, in milliseconds.
+#: Between two searches for what a pod left, in milliseconds.
 SWEEP_MS = 2
 
 if __name__ == "__main__":

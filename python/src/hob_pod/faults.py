@@ -29,17 +29,17 @@ CODES = frozenset(
     )
 )
 MESSAGE_CHARS_MAX = 2_000
-#: The end of a traceback says most. Well below the host's bound for a fault's detail.
+#: The end of a traceback is the most useful part. Well below the host's bound for a fault's detail.
 TRACEBACK_CHARS_MAX = 16_000
-#: Largest detail of a fault, in bytes of JSON: no frame is lost to it. The host carries less.
+#: Largest detail of a fault, in bytes of JSON, so that no frame is lost to it. The host carries less.
 DETAIL_BYTES_MAX = 128 << 10
-#: Lines of what was printed that the fault of an exit has.
+#: Printed lines that the fault of an exit repeats.
 LINES_MAX = 20
 
-#: How far down `raise ... from` is looked, and how many errors of any kind behind one are.
+#: How many levels of `raise ... from` are followed, and how many errors of any kind behind one error.
 CAUSES_MAX, BEHIND_MAX = 5, 16
 
-#: Packages that are not called what they are imported as, as far as recipes are likely to meet them.
+#: Packages whose import name differs, as far as recipes are likely to use them.
 _PACKAGES = {
     "Crypto": "pycryptodome",
     "PIL": "pillow",
@@ -54,32 +54,33 @@ _PACKAGES = {
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }
-#: What locks, in the recipe's folder; the braces take the interpreter's version.
+#: The command that makes a lock, run in the recipe's folder; the braces take the interpreter's version.
 #: `locking` in src/shelf/environment/requirements.rs says the same.
 _LOCK = (
     "uv pip compile --universal --python-version {}.{} --generate-hashes --only-binary :all: --no-emit-index-url"
     " pod/requirements.in -o pod/requirements.lock"
 )
-#: Parts of a hint, as below.
+#: Parts of a hint; for the form see `_GRANTING`.
 _UV = (" (where there is no `uv`, `pip install uv` brings it, and ", ({"do": "doctor"}, "`hob doctor`"), " says where Hob has its own)")
 _NAME_LOCK = '; and name the lock in recipe.toml, which names none: `lock = "pod/requirements.lock"` in `[pod]`'
-#: Whether the recipe has an environment, which is made of its lock.
+#: Whether the recipe has an environment, which is built from its lock.
 locked = False
-#: Set once the sandbox is around this process: from then on it is what denies.
+#: Set once the sandbox is around this process: from then on, the sandbox is what denies.
 confined = False
-#: What the sandbox fails forbidden acts with.
+#: The errors with which the sandbox denies acts.
 _DENIED = (errno.EPERM, errno.EACCES, errno.EROFS)
-#: Functions of clients in which a connection begins.
+#: Error numbers of a failed lookup of a name.
 _NOT_FOUND = (_socket.EAI_AGAIN, _socket.EAI_NONAME)
+#: Functions of clients and servers in which a connection begins.
 _CONNECTS = frozenset(("create_connection", "create_server", "connect", "sock_connect", "_sock_connect", "connect_tcp"))
-#: Whether names on the network were granted, to which a proxy leads.
+#: Whether names on the network were granted; a proxy leads to them.
 way_out = False
-#: What the recipe asks for and was not given, by what was tried (`network`, `files`, `env`, `any`): as
-#: commands take it, or None. And the `places` and `variables` of that, by which a failure is known for its
-#: want.
+#: The permissions that the recipe asks for and was not granted, by the act that fails without them
+#: (`network`, `files`, `env`, `any`): the words that commands take, or None. And their `places` and
+#: `variables`, by which a failure is recognised.
 ungranted = {}
-#: A part of a hint that each door words by itself, as `{"do": NAME, "of": [ARGUMENT, ...]}`, and what a host
-#: says that knows no parts.
+#: A part of a hint that each door words by itself, as `{"do": NAME, "of": [ARGUMENT, ...]}`, and the text for
+#: a host that knows no parts.
 _GRANTING = ({"do": "granting"}, "its operator's `hob grant`")
 _ASK = ("what a recipe needs beyond its own files it asks for in `[permissions]` of recipe.toml, and is given by ", _GRANTING)
 _ASK_NETWORK = (
@@ -102,8 +103,8 @@ _ASK_VARIABLE = (
     ' `env = ["API_TOKEN"]`, and is given it by ',
     _GRANTING,
 )
-#: What the end of an accelerator's memory looks like, in lower case, in errors that have no class of their
-#: own.
+#: Texts, in lower case, of errors without a class of their own that mean that an accelerator's memory is
+#: full.
 _GPU_MEMORY = (
     "cuda out of memory",
     "cuda error: out of memory",
@@ -114,7 +115,7 @@ _GPU_MEMORY = (
     "cublas_status_alloc_failed",
     "cudnn_status_alloc_failed",
 )
-#: The same of no one device: a word of a device in the text decides.
+#: The same for no particular device: the name of a device in the text decides.
 _ANY_MEMORY = (
     "defaultcpuallocator",  # torch, which raises no MemoryError
     "failed to allocate memory for requested buffer",  # onnxruntime
@@ -123,8 +124,9 @@ _ANY_MEMORY = (
     "std::bad_alloc",
 )
 _DEVICES = ("cuda", "gpu", "hip")
-_TIMEOUTS = frozenset(("TimeoutError", "TimeoutExpired", "timeout"))  # of asyncio, subprocess, socket up to Python 3.10
-#: What is said by loaders that do not name the file in `filename`.
+#: Of asyncio, of subprocess, and of socket up to Python 3.10.
+_TIMEOUTS = frozenset(("TimeoutError", "TimeoutExpired", "timeout"))
+#: Texts of loaders that do not name the file in `filename`.
 _NO_FILE = (
     "no such file",
     "no_suchfile",
@@ -134,7 +136,7 @@ _NO_FILE = (
     "does not exist",
 )
 
-# What the interpreter put in, whatever a subclass has under that name.
+# The interpreter's own attributes, whatever a subclass has under these names.
 _errno_of, _filename_of = OSError.__dict__["errno"].__get__, OSError.__dict__["filename"].__get__
 _missing_name = ImportError.__dict__["name"].__get__
 _exit_code = SystemExit.__dict__["code"].__get__
@@ -149,8 +151,8 @@ class Cancelled(BaseException):
 class Fault(Exception):
     """A failure that the author can name.
 
-    `code`: one of CODES, mostly `recipe_failed` or `invalid_input`. `message` names the thing, what was found
-    and what was wanted; `hint` is the next step; `detail` is a dict that JSON can carry.
+    `code`: one of CODES, mostly `recipe_failed` or `invalid_input`. `message` (text) names the thing, what
+    was found and what was wanted; `hint` (text) is the next step; `detail` is a dict that JSON can carry.
     """
 
     def __init__(self, code, message, hint=None, detail=None):
@@ -164,7 +166,8 @@ class Fault(Exception):
 
 
 def of(error, doing, models=(), folder=None, overdue=False, printed="", starts=False):
-    """The fault (a dict for the wire) that `error` is, whatever its own code does when it is asked.
+    """Returns the fault (a dict for the wire) for `error`, whatever the error's own code does when it is
+    asked.
 
     `doing` says what was going on, e.g. "`embed`"; `models` is {name: path}; `folder` is the recipe's `pod`;
     `overdue` says that the ask's time was up when the error came; `printed` is the end of what was printed on
@@ -173,8 +176,8 @@ def of(error, doing, models=(), folder=None, overdue=False, printed="", starts=F
     try:
         return guard.together(_of, error, doing, models, folder, overdue, printed, starts)
     except Exception as problem:
-        # What telling stands on may be gone: the working folder, the depth of the stack. It ends no pod with
-        # others' work in it.
+        # The description may fail too: the working folder, or the depth of the stack, may be gone. That must
+        # not end a pod with other callers' work in it.
         name = guard.kind(error)
         detail = {"type": name, "untold": f"telling more raised {guard.kind(problem)}"}
         return _fault("recipe_failed", f"{doing} raised {name}", None, detail)
@@ -190,8 +193,7 @@ def _of(error, doing, models, folder, overdue, printed, starts):
     detail = {"type": name, "traceback": _traceback(error)}
     if guard.is_a(error, SystemExit):
         return _exit(error, doing, detail, printed)
-    # Libraries wrap what happened in errors of their own (`raise ... from`): the first one that has a name
-    # counts.
+    # Libraries wrap errors in their own (`raise ... from`): the first known error counts.
     cause, text = error, said
     for _ in range(CAUSES_MAX):
         known = _known(cause, text, doing, models, folder, overdue)
@@ -218,8 +220,8 @@ def _of(error, doing, models, folder, overdue, printed, starts):
 
 
 def _step(tried, ask):
-    """The next step where the sandbox stood in the way: to give what the recipe asks for, and for all else
-    `ask` (parts)."""
+    """Returns the next step after a denial by the sandbox: grant what the recipe asks for, and for everything
+    else `ask` (parts)."""
     given = ungranted.get(tried)
     if not given:
         return ask
@@ -232,8 +234,8 @@ def _step_to_network():
 
 
 def _behind(error):
-    """`error` and those behind it, the nearest first: what it was raised from, what was handled when it was,
-    and what libraries keep in `reason` or as an argument."""
+    """Yields `error` and the errors behind it, nearest first: its cause, its context, and errors that
+    libraries keep in `reason` or as an argument."""
     found = [error]
     for outer in found:
         reason = guard.attribute(outer, "reason")
@@ -245,11 +247,11 @@ def _behind(error):
 
 
 def _unreached(behind):
-    """(what happened, the next step) where one of these errors is the sandbox's doing and says so neither by
-    itself nor by its class."""
+    """Returns (what happened, the next step) if the sandbox caused one of these errors and neither its text
+    nor its class says so; else None."""
     for inner in behind:
-        # No server was asked, whichever of the two the C library makes of that (by the family of addresses
-        # that was asked for).
+        # No server was asked. The C library reports this in one of two ways, depending on the requested
+        # address family.
         if guard.is_a(inner, _socket.gaierror) and _number(inner) in _NOT_FOUND and not tracebacks.wanted_a_number(inner):
             return f"a name of the network was looked up ({guard.text(inner)})", _step_to_network()
         if _is_connection(inner):
@@ -258,18 +260,18 @@ def _unreached(behind):
 
 
 def _is_connection(error):
-    """Whether it is of a client (or a server) that was refused its socket."""
+    """Returns whether the error is of a client (or a server) that was refused its socket."""
     return _number(error) == errno.EPERM and _filename_of(error) is None and tracebacks.went_through(error, _CONNECTS)
 
 
 def _is_of_the_machine(error, folder, models):
-    """Whether a file was missed that may well be there, for others than pods."""
+    """Returns whether a missing file may well exist, for processes other than pods."""
     missing = _filename_of(error) if guard.is_a(error, FileNotFoundError) else None
     if type(missing) is bytes:
         missing = os.fsdecode(missing)
     if type(missing) is not str or not missing.startswith("/"):
         return False
-    # Below `/tmp` and `/dev/shm`, which are the pod's own, too.
+    # Also below `/tmp` and `/dev/shm`, which are the pod's own.
     asked = ungranted.get("places", ())
     if any(_is_at(missing, place) or _is_at(place, missing) for place in asked):
         return True
@@ -284,15 +286,16 @@ def _is_at(path, place):
 
 
 def _is_ungranted_variable(error):
-    """Whether `os.environ` was asked for a variable that the recipe asks for and was not given."""
+    """Returns whether the error is a lookup in `os.environ` of a variable that the recipe asks for and was
+    not granted."""
     name = guard.arguments(error)[:1] if guard.is_a(error, KeyError) else ()
     asked = ungranted.get("variables", ())
     return bool(name) and type(name[0]) is str and name[0] in asked and tracebacks.went_through(error, ("__getitem__", "__delitem__"))
 
 
 def _said(error):
-    """(code, message, hint, detail) of a Fault, as far as it is one: a class of the author's may have left
-    anything of it out."""
+    """Returns (code, message, hint, detail) of a Fault, as far as they are there: an author's subclass may
+    have left any of them out."""
     code = guard.attribute(error, "code")
     message = guard.attribute(error, "message")
     detail = _detail(guard.attribute(error, "detail"))
@@ -303,8 +306,8 @@ def _said(error):
 
 
 def _exit(error, doing, detail, printed):
-    """The fault of one who called `sys.exit`, which ends a program, and no pod: others have their work in
-    it."""
+    """Returns the fault of a `sys.exit`: it ends the work of one caller and not the pod, which has other
+    callers' work."""
     code = _exit_code(error)
     if code is None or guard.is_a(code, int):
         number = int.__int__(code) & 0xFF if code is not None else 0
@@ -320,8 +323,8 @@ def _exit(error, doing, detail, printed):
 
 
 def _known(error, text, doing, models, folder, overdue):
-    """(code, message, hint, more detail) of an error that says what to do about it; None of any other. `text`
-    is its own."""
+    """Returns (code, message, hint, more detail) for an error with a known next step; None for any other.
+    `text` is the error's own."""
     kind = guard.kind(error)
     device = _out_of_memory(error, kind, text)
     if device:
@@ -364,13 +367,13 @@ def _known(error, text, doing, models, folder, overdue):
 
 
 def _number(error):
-    """The error number of an OSError; None of any other."""
+    """Returns the error number of an OSError; None for any other error."""
     number = _errno_of(error) if guard.is_a(error, OSError) else None
     return number if type(number) is int else None
 
 
 def of_start(error, doing, models, folder, printed=""):
-    """As `of`, for failures before the pod is ready: an error without a better name is `import_failed`."""
+    """`of` for failures before the pod is ready: an error without a better code is `import_failed`."""
     fault = of(error, doing, models, folder, printed=printed, starts=True)
     if fault["code"] == "recipe_failed" and not guard.is_a(error, Fault):
         fault["code"] = "import_failed"
@@ -380,21 +383,22 @@ def of_start(error, doing, models, folder, printed=""):
 def _fault(code, message, hint, detail):
     fault = {"code": code, "message": printable(message)[:MESSAGE_CHARS_MAX]}
     if type(hint) is tuple:
-        # Of the runner's own: parts. A fault of an author's has a text.
+        # A hint of the runner's own has parts; a fault of an author's has a text.
         fault["hint_parts"] = [part if type(part) is str else part[0] for part in hint]
         hint = "".join(part if type(part) is str else part[1] for part in hint)
     if hint is not None:
         fault["hint"] = printable(hint)[:MESSAGE_CHARS_MAX]
     if detail is not None:
-        # Texts at its top may be of the author's making (a key of a dict, a module's name); what is below was
-        # read by `_detail`.
+        # Texts at the top of the detail may be made by the author (a key of a dict, a module's name);
+        # `_detail` read the texts below.
         cut = {key: guard.cut(printable(value), TRACEBACK_CHARS_MAX + 100) for key, value in detail.items() if type(value) is str}
         fault["detail"] = {**detail, **cut}
     return fault
 
 
 def _detail(given):
-    """What an author gave as detail, as it is carried: read once, for asked again it might be another."""
+    """Reads the detail that an author gave, once: a second reading might differ. Returns it in the form in
+    which it is carried."""
     if given is None:
         return None
     raw, problem = guard.call(_carried, given)
@@ -405,7 +409,7 @@ def _detail(given):
 
 
 def _carried(detail):
-    """`detail` as JSON; why it is not, as JSON."""
+    """Returns `detail` as JSON; if that is impossible, the reason as JSON."""
     try:
         raw = wire.dump(detail, 2)
     except values.NotJson as error:
@@ -416,12 +420,12 @@ def _carried(detail):
 
 
 def printable(text):
-    """`text` without lone surrogates (undecodable file names have them)."""
+    """Returns `text` without lone surrogates (undecodable file names have them)."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _traceback(error):
-    # The runner's own frames say nothing to the author.
+    # Leaves out the runner's own frames, which tell the author nothing.
     text = printable(tracebacks.told(error, (_HERE, "<frozen importlib")))
     if len(text) > TRACEBACK_CHARS_MAX:
         text = f"... ({len(text) - TRACEBACK_CHARS_MAX} characters left out)\n" + text[-TRACEBACK_CHARS_MAX:]
@@ -429,7 +433,8 @@ def _traceback(error):
 
 
 def _out_of_memory(error, kind, text):
-    """`cpu` or `gpu` if that memory ran out. By name and text: importing torch to ask would cost seconds."""
+    """Returns `cpu` or `gpu` if that memory ran out, else None. By name and text: importing torch to ask
+    would cost seconds."""
     if kind == "OutOfMemoryError":
         return "gpu"  # torch's and cupy's; cupy's is a MemoryError
     if guard.is_a(error, MemoryError) or _number(error) == errno.ENOMEM:
@@ -443,7 +448,7 @@ def _out_of_memory(error, kind, text):
 
 
 def _missing_library(error, text):
-    """The shared library that a module or a `ctypes.CDLL` wanted."""
+    """Returns the shared library that a module or a `ctypes.CDLL` needed, or None."""
     if not guard.is_a(error, (ImportError, OSError)):
         return None
     before, said, _ = text.partition(": cannot open shared object file")
@@ -451,7 +456,7 @@ def _missing_library(error, text):
 
 
 def _is_own(module, folder):
-    """Whether a missing module is the recipe's or Python's own, so that no package would bring it."""
+    """Returns whether a missing module is the recipe's or Python's own, so that no package would bring it."""
     top = module.partition(".")[0]
     if top in sys.modules or top in getattr(sys, "stdlib_module_names", ()):
         return True
@@ -466,7 +471,8 @@ def _absolute(path):
 
 
 def _missing_model(error, kind, text, models):
-    """The name of the model whose file (or a file in it) is missing, or that one beside them would have."""
+    """Returns the name of the model whose file (or a file in it) is missing, or that a missing file beside
+    the models would have; else None."""
     if not models:
         return None
     folder = getattr(models, "folder", None)
@@ -481,19 +487,20 @@ def _missing_model(error, kind, text, models):
             if folder is not None and missing.startswith(folder + os.sep):
                 return missing[len(folder) + 1 :]
             return None
-    # onnxruntime, safetensors and transformers say it in words only.
+    # onnxruntime, safetensors and transformers say it only in their text.
     if not guard.is_a(error, OSError) and kind not in ("NoSuchFile", "Fail"):
         return None
     if not any(words in text.lower() for words in _NO_FILE):
         return None
-    for name in sorted(models, key=lambda name: -len(models[name])):  # a path may be the beginning of another
+    # longest first: one path may be the beginning of another
+    for name in sorted(models, key=lambda name: -len(models[name])):
         at = text.find(models[name])
         after = text[at + len(models[name]) :][:1]
         if at >= 0 and not (after.isalnum() or after in ("_", "-")):
             return name
     if folder is not None:
         rest = text.partition(folder + os.sep)[2]
-        for end in " \t\n\"'`]":  # what a sentence puts behind a path
+        for end in " \t\n\"'`]":  # characters that follow a path in a sentence
             rest = rest.partition(end)[0]
         return rest.rstrip(".,:;)") or None
     return None

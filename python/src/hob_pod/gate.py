@@ -25,22 +25,22 @@ _gates = {}  # by thread
 
 
 class Gate:
-    """That of the calling thread."""
+    """The gate of the calling thread."""
 
     def __init__(self):
         self.thread = _ident()
-        self.open = False  # changed by its own thread alone, as a plain store, so that nothing comes in between
+        self.open = False  # changed by its own thread alone; a plain store, so nothing comes in between
         self.thrown = False  # something may have been set in this thread while it was open
-        self.waits = False  # for the gate to open: handlers, or an exception
+        self.waits = False  # a handler or an exception waits for the gate to open
         self.idle = False  # the runner waits, and holds nothing that a handler could miss
-        self.handlers = {}  # by number of their signal, those that wait
+        self.handlers = {}  # waiting handlers, by the number of their signal
         self.late = None  # the exception that waits
         self.lock = _thread.allocate_lock()  # held while something is set
         _gates[self.thread] = self
 
     def shut(self):
-        """The author's code is over. What was set in this thread and did not come yet is dropped; what waits
-        is told."""
+        """Called when the author's code is over. An exception that was set in this thread and has not arrived
+        yet is dropped; one that arrives here is reported."""
         self.open = False
         if self.thrown:
             try:
@@ -49,19 +49,20 @@ class Gate:
                 self._tell(error)
 
     def over(self):
-        """After a work's end, when nothing is held: what waited for its code to go on comes too late."""
+        """Called after a work's end, when no lock is held: interruptions that still wait for its code are too
+        late."""
         self.waits = False
         late, self.late = self.late, None
         if late is not None:
             self._tell(late)
-        # Those that wait now, each once: one that ticks faster than it runs would keep the runner here for
-        # ever.
+        # Handles those that wait now, each once: an alarm that fires faster than its handler runs would keep
+        # the runner here for ever.
         waited, self.handlers = self.handlers, {}
         for number, handler in waited.items():
             self.guarded(handler, number, None)
 
     def run(self, function, *arguments):
-        """What `function` gives, which is the author's and no work."""
+        """Runs a function of the author's that is no work; returns its result."""
         if self.open:
             return function(*arguments)
         try:
@@ -74,14 +75,14 @@ class Gate:
             self.shut()
 
     def guarded(self, handler, number, frame):
-        """A handler whose author's code does not run."""
+        """Runs a handler while the author's code does not run."""
         try:
             handler(number, frame)
         except BaseException as error:
             tracebacks.say("a handler of a signal raised between two works", error)
 
     def _settle(self):
-        """Has what was set in this thread come now, if it did not yet."""
+        """Makes an exception that was set in this thread arrive now, if it has not yet."""
         with self.lock:
             self.thrown = False
         _boundary()
@@ -92,11 +93,12 @@ class Gate:
 
 
 def _boundary():
-    """Where an exception that was set comes."""
+    """The place at which an exception that was set arrives."""
 
 
 def shut_here():
-    """The gate of this thread, which was open and is shut now, or None. What was set before comes out."""
+    """Shuts and returns the gate of this thread; None if there is none or it was shut. Raises an exception
+    that was set before."""
     here = _gates.get(_ident())
     if here is None or not here.open:
         return None
@@ -111,7 +113,7 @@ def shut_here():
 
 
 def shut_told():
-    """As `shut_here`, where nothing may come out: it is told."""
+    """`shut_here` where nothing may be raised: an exception is reported instead."""
     try:
         return shut_here()
     except BaseException as error:
@@ -122,7 +124,7 @@ def shut_told():
 
 
 def open_again(here):
-    """After it. What waited comes now."""
+    """Opens a gate that `shut_here` returned. Interruptions that waited arrive now."""
     if here is None:
         return
     here.open = True
@@ -137,31 +139,32 @@ def open_again(here):
 
 
 def is_held():
-    """Whether this thread has a gate: what it sends is not interrupted while that is shut."""
+    """Returns whether this thread has a gate: nothing interrupts its sending while the gate is shut."""
     return _ident() in _gates
 
 
-#: Whether a handler of the alarm was set since that was last looked at.
+#: Whether an alarm's handler was set since the last check.
 alarm_set = False
-#: That of the main thread, where signals are handled; made by `follow`.
+#: The gate of the main thread, where signals are handled; made by `follow`.
 main = None
 
 
 def follow():
-    """From now on. Once, on the main thread, before any code of the author's; what it imports was not
-    imported for him."""
+    """Installs the gates. Called once, on the main thread, before any code of the author's; signal handlers
+    of packages that a zygote imported count as the author's."""
     global main
     main = Gate()
     for number in range(1, _signal.NSIG):
         handler = _getsignal_as_python(number)
-        if callable(handler) and number != _signal.SIGURG:  # of what a zygote imported
+        if callable(handler) and number != _signal.SIGURG:  # of a package that a zygote imported
             _signal_as_python(number, _Handler(handler))
     _signal.signal, _signal.getsignal = set_handler, _get_handler
     ctypes.pythonapi.PyThreadState_SetAsyncExc = _SetAsyncExc()
 
 
 def forked():
-    """In a process that the author's code forked there is nothing of the runner's to interrupt."""
+    """Called in a process that the author's code forked: the runner has nothing there that could be
+    interrupted."""
     _gates.clear()
     main.open = True
     main.waits = False
@@ -169,7 +172,7 @@ def forked():
 
 
 class _Handler:
-    """The author's handler of a signal, as the interpreter has it."""
+    """The author's handler of a signal, as installed in the interpreter."""
 
     __slots__ = ("handler",)
 
@@ -187,7 +190,7 @@ class _Handler:
 
 
 def set_handler(number, handler):
-    """As `signal.signal`."""
+    """Stands in for `signal.signal`."""
     global alarm_set
     if number == _signal.SIGALRM:
         alarm_set = True
@@ -208,11 +211,11 @@ for _function, _original in ((set_handler, _signal_as_python), (_get_handler, _g
 
 
 def set_exception(thread, kind):
-    """As `PyThreadState_SetAsyncExc`, with the object itself, None for none."""
+    """`PyThreadState_SetAsyncExc` with the object itself; None clears the exception."""
     here = _gates.get(thread)
     if here is None:
         return _set(thread, kind)
-    here.thrown = True  # before the look at `open`: whoever shuts it meanwhile waits for the lock
+    here.thrown = True  # before `open` is read: a thread that shuts the gate meanwhile waits for the lock
     with here.lock:
         if here.open:
             return _set(thread, kind)
@@ -225,7 +228,7 @@ def _set(thread, kind):
 
 
 class _SetAsyncExc:
-    """What `ctypes.pythonapi` has under that name."""
+    """Stands in for the function of that name in `ctypes.pythonapi`."""
 
     argtypes = None
     restype = ctypes.c_int

@@ -18,68 +18,68 @@ import time
 TEXT_CHARS_MAX = 4_000
 #: Longest name of a class.
 NAME_CHARS_MAX = 200
-#: How long the author's code may run within one telling, in seconds. Native code that does not come back
+#: How long the author's code may run within one description, in seconds. Native code that does not return
 #: cannot be ended.
 TELLING_S = 2.0
-#: Between two interrupts of code that swallowed the first, in seconds, and how many there are.
+#: Seconds between two interrupts of code that swallowed the first one, and the number of interrupts.
 AGAIN_S, INTERRUPTS_MAX = 0.2, 10
 
-#: () -> the work that the calling thread belongs to, or None; and what is called with it when its code cannot
-#: be ended. Set by the runner.
+#: `whose()` returns the work that the calling thread belongs to, or None. `given_up` is called with that work
+#: when its code cannot be ended. Both are set by the runner.
 whose = given_up = None
 
-#: What runs no code of the author's when it is asked for its text. A long integer takes time.
+#: Types whose text runs no code of the author's. The text of a long integer takes time.
 _PLAIN = (str, bytes, float, bool, type(None))
 _INTEGER_MAX = 1 << 64
 
-# Through the descriptors of `type` and `BaseException`: a metaclass, `__getattribute__` and `__class__` are
-# the author's.
+# Through the descriptors of `type` and `BaseException`: the author may define a metaclass, `__getattribute__`
+# and `__class__`.
 _name_of = type.__dict__["__name__"].__get__
 _qualname_of = type.__dict__["__qualname__"].__get__
 _module_of = type.__dict__["__module__"].__get__
 _order_of = type.__dict__["__mro__"].__get__
 _names_of = type.__dict__["__dict__"].__get__
 _arguments_of = BaseException.__dict__["args"].__get__
-_copied = str.__str__  # of an instance of a subclass: a text without its methods
+_copied = str.__str__  # `str` of an instance of a subclass, without the subclass's methods
 
 _start_thread = _thread.start_new_thread
-# By the index: what the attribute gives is one object for all, and its types would be set for libraries of
-# the author's too.
+# By index: the attribute returns one object for all, so setting its types would set them for the author's
+# libraries too.
 _set_exception = ctypes.pythonapi["PyThreadState_SetAsyncExc"]
 _set_exception.argtypes = (ctypes.c_ulong, ctypes.c_void_p)
 _set_exception.restype = ctypes.c_int
 
 
 def interrupt(thread, kind):
-    """Has that thread raise an exception of the class `kind` before its next bytecode. None: takes one back
-    that it did not raise yet."""
+    """Makes that thread raise an exception of the class `kind` before its next bytecode. None: takes back an
+    exception that it has not raised yet."""
     _set_exception(thread, None if kind is None else id(kind))
 
 
 class TooLong(BaseException):
-    """Raised within an object's own code when its telling takes too long."""
+    """Raised within an object's own code if describing the object takes too long."""
 
 
 def is_a(value, kinds):
-    """As `isinstance`, by what `value` is and not by what it says (`__class__`)."""
+    """Like `isinstance`, by the real type of `value` and not by its `__class__`."""
     return issubclass(type(value), kinds)
 
 
 def kind(value):
-    """The name of the class of `value`."""
+    """Returns the name of the class of `value`."""
     return name(type(value))
 
 
 def name(cls):
-    """The name of a class."""
+    """Returns the name of a class."""
     return plain(_name_of(cls))[:NAME_CHARS_MAX]
 
 
 def full_name(cls):
-    """As a traceback has it: with its module, unless that goes without saying."""
+    """Returns the name in the form of a traceback: with its module, apart from builtins."""
     try:
         module = _module_of(cls)
-    except BaseException:  # a class without one
+    except BaseException:  # a class without a module
         module = None
     text = plain(_qualname_of(cls))
     if is_a(module, str) and plain(module) not in ("builtins", "__main__"):
@@ -88,22 +88,22 @@ def full_name(cls):
 
 
 def plain(text):
-    """`text`, which is one, without what a subclass of `str` adds."""
+    """Returns `text`, a `str`, without the additions of a subclass."""
     return text if type(text) is str else _copied(text)
 
 
 def cut(text, chars_max):
-    """The beginning of a text, which says where it was cut."""
+    """Returns the beginning of a text, with a mark where it was cut."""
     return text if len(text) <= chars_max else f"{text[:chars_max]}... ({len(text) - chars_max} characters left out)"
 
 
 def text(value, chars_max=TEXT_CHARS_MAX):
-    """`str(value)`; what took its place if that cannot be had."""
+    """Returns `str(value)`; if that fails, a replacement that says why."""
     return _text(str, "__str__", value, chars_max)
 
 
 def shown(value, chars_max=TEXT_CHARS_MAX):
-    """`repr(value)`; what took its place if that cannot be had."""
+    """Returns `repr(value)`; if that fails, a replacement that says why."""
     return _text(repr, "__repr__", value, chars_max)
 
 
@@ -124,32 +124,32 @@ def _instead(method, problem):
 
 
 def attribute(value, key, default=None):
-    """The attribute of that name, or `default`."""
+    """Returns the attribute of that name, or `default`."""
     given, problem = call(getattr, value, key, default)
     return default if problem is not None else given
 
 
 def arguments(error):
-    """What `error` was made of: a tuple, whatever a subclass has under that name."""
+    """Returns the arguments that `error` was made with: a tuple, whatever a subclass has under that name."""
     return _arguments_of(error)
 
 
 def runs_nothing(value, method):
-    """Whether asking `value` for its text runs nothing but the interpreter's own code."""
+    """Returns whether the text of `value` comes from the interpreter's own code alone."""
     if _is_plain(value):
         return True
-    # These make their text of what they were made of alone. Others of the interpreter do so of what may have
-    # been set since: a `filename`, a `msg`.
+    # These errors make their text only of the arguments that they were made with. Other built-in errors also
+    # use attributes that may have been set since: a `filename`, a `msg`.
     if is_a(value, BaseException) and all(map(_is_plain, _arguments_of(value))):
         for cls in _order_of(type(value)):
-            # A class that was made at run time may have keys that compare as they like.
+            # A class that was made at run time may have keys with a comparison of their own.
             if any(type(key) is not str or key == method for key in _names_of(cls)):
                 return cls is BaseException or cls is KeyError
     return False
 
 
 def _is_plain(value):
-    # By identity: to look a class up in a set asks its metaclass for a hash.
+    # By identity: a lookup of a class in a set asks its metaclass for a hash.
     cls = type(value)
     if cls is int:
         return -_INTEGER_MAX < value < _INTEGER_MAX
@@ -160,7 +160,7 @@ def _is_plain(value):
 
 
 def call(function, *arguments):
-    """(what `function` gives, None), or (None, what it did instead, in words)."""
+    """Returns (result of `function`, None), or (None, what happened instead, in words)."""
     watch = _watches.get(_thread.get_ident())
     if watch is not None:
         return watch.call(function, arguments)
@@ -168,8 +168,8 @@ def call(function, *arguments):
 
 
 def together(function, *arguments):
-    """What `function`, which is the runner's, gives. All that it asks through this module has TELLING_S in
-    sum."""
+    """Returns the result of `function`, which is the runner's. All calls that it makes through this module
+    share TELLING_S."""
     me = _thread.get_ident()
     if me in _watches:
         return function(*arguments)
@@ -182,10 +182,10 @@ def together(function, *arguments):
 
 
 async def outcome(awaitable, box):
-    """Puts (what it gives, None), or (None, what it raised) in the list `box`.
+    """Puts (its result, None), or (None, its exception) in the list `box`.
 
-    It raises nothing: asyncio asks what a task raises for its class, and is not asked to come back. And it
-    returns nothing: frames of asyncio hold the task, and the error that it would hold may hold them.
+    It raises nothing: asyncio asks an exception of a task for its class, and that may never return. It
+    returns nothing: frames of asyncio hold the task, and the error that it would hold may hold these frames.
     """
     try:
         box.append((await awaitable, None))
@@ -194,31 +194,33 @@ async def outcome(awaitable, box):
 
 
 def given(box):
-    """What an `outcome` was, which is not in its box any more. Raises what it was."""
+    """Takes the outcome from the box of `outcome` and returns the result, or raises the exception."""
     value, error = box.pop()
     if error is None:
         return value
     try:
         raise error
     finally:
-        error = None  # it holds this frame: what it came with would stay until the collector finds both
+        # the error holds this frame: without this both would stay until the collector finds them
+        error = None
 
 
 class _Watch:
-    """Ends code of the author's in one thread that takes too long. A thread of its own sees to it, once any
-    such code is run."""
+    """Ends code of the author's in one thread that takes too long. It starts a thread of its own once such
+    code runs."""
 
     def __init__(self, thread):
         self._thread = thread
-        self._lock = _thread.allocate_lock()  # guards what follows
-        self._depth = 0  # calls of the author's code that are under way, one within the other
+        self._lock = _thread.allocate_lock()  # guards the fields below
+        self._depth = 0  # number of calls of the author's code in progress, nested within each other
         self._set = False  # an interrupt was set and not taken back
         self._until = None
         self._over = None  # a lock, released at the end
-        self._asked = self._work = None  # the kind of what is asked now, and the work that this is for
+        # the type of the object that is asked now, and the work for which it is asked
+        self._asked = self._work = None
 
     def call(self, function, arguments):
-        """As the function `call`."""
+        """See the function `call`."""
         if self._until is None:
             self._begin()
         elif self._late():
@@ -234,13 +236,13 @@ class _Watch:
             finally:
                 self._leave(before)
         except TooLong:
-            self._leave(before)  # it may have come into the one above
+            self._leave(before)  # the interrupt may have arrived in the `_leave` above
             return None, "took too long"
         except BaseException as error:
             return None, f"raised {kind(error)}"
 
     def end(self):
-        """There is nothing more to be told."""
+        """Called when the description is complete."""
         if self._over is not None:
             self._over.release()
 
@@ -253,7 +255,7 @@ class _Watch:
         try:
             _start_thread(self._run, (over,))
         except RuntimeError:
-            return  # no more threads: then without a bound in time
+            return  # no more threads: then the time is not bounded
         self._over = over
 
     def _late(self):
@@ -282,8 +284,8 @@ class _Watch:
                     self._set = True
                     _set_exception(self._thread, id(TooLong))
             try:
-                # What sleeps on the main thread hears it by a signal alone; whoever has no handler is not
-                # disturbed by this one.
+                # Code that sleeps on the main thread notices only a signal; without a handler, this signal is
+                # ignored.
                 _signal.pthread_kill(self._thread, _signal.SIGURG)
             except (OSError, RuntimeError):
                 return  # the thread is gone
@@ -291,4 +293,4 @@ class _Watch:
             given_up(self._work, name(self._asked), INTERRUPTS_MAX)
 
 
-_watches = {}  # by thread, while it tells
+_watches = {}  # by thread, during a description

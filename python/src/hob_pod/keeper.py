@@ -3,7 +3,8 @@
 It must outlive the host, because a host killed with -9 ends nothing. It is a subreaper: every process that
 the pod starts, however it hides (setsid, double fork), becomes the keeper's child when its own parent dies.
 
-    python -I -S keeper.py --host-pid N [--page PATH] [--title TEXT] [--confined] [-- executable [argument ...]]
+    python -I -S keeper.py --host-pid N [--page PATH] [--title TEXT] [--confined]
+                           [-- executable [argument ...]]
 
 PATH: a file of 4096 zero bytes that the host made; u64s in it, in the machine's byte order, say what no
 message can: [0] the highest ask that the runner has begun, [1] the peak resident bytes and [2] the CPU
@@ -22,7 +23,7 @@ import resource
 import select
 import sys
 
-#: Between two looks at a tree that is being killed, in milliseconds: first and longest.
+#: Milliseconds between two searches of a tree that is being killed: first and longest.
 SWEEP_MS, SWEEP_MS_MAX = 5, 1000
 PAGE_BYTES = 4096
 PAGE_PEAK_BYTES, PAGE_CPU_MS = 1, 2
@@ -34,14 +35,15 @@ def main(arguments):
     """Never returns."""
     host, page, text, confined, command = _read(arguments)
     host_handle = watch(host)
-    # The package is imported from where this file lies: with -I no folder of a script is on the path.
+    # The package is imported from the folder of this file: with -I no script's folder is on the path.
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     from hob_pod import kernel
 
     page = _map(page)
     title = Title(text, kernel.prctl)
     kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
-    resource.setrlimit(resource.RLIMIT_CORE, (1, 1))  # none, not even into a pipe, where 0 does not count
+    # no dump, not even into a pipe, for which 0 does not count
+    resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
     confinement = None
     if confined:
         from hob_pod import confine
@@ -54,8 +56,8 @@ def main(arguments):
         signal.signal(number, _noted)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
 
-    # The lanes and the pipes are the pod's alone: held here, nobody would see their end. Taken now, while
-    # there is somebody to tell.
+    # Only the pod holds the lanes and the pipes: if the keeper held them too, their end would never show.
+    # Opened now, while an error can still be reported.
     nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     keeper = os.getpid()
     child, report = (os.fork(), None) if confinement is None else confinement.fork(lambda: title.show("first process"))
@@ -65,7 +67,7 @@ def main(arguments):
             os.close(descriptor)
         title.show("starting")
         if confinement is not None and confinement.plan.get("apart"):
-            keeper = 1  # in these numbers, whose first process ends with the keeper
+            keeper = 1  # in the pod's process namespace, whose first process ends with the keeper
         _become_pod(keeper, kernel.prctl, command, page, title, confinement)
     title.show("keeper")
     for descriptor in (0, 1, 2):
@@ -78,22 +80,22 @@ def main(arguments):
 
 
 def watch(host):
-    """A handle that becomes readable when the host ends. Ends this process if it is not the host's child (any
-    more)."""
+    """Returns a handle that becomes readable when the host ends. Ends this process if it is not the host's
+    child (any more)."""
     try:
         handle = os.pidfd_open(host)
     except OSError as error:
         os.write(2, f"hob_pod: cannot watch the host {host}: {error}\n".encode())
         os._exit(EXIT_WRONG_HOST)
-    # After the handle is open: a host that was dead by then is not our parent any more.
+    # Checked after the handle is open: a host that was dead by then is no longer our parent.
     if os.getppid() != host:
         os._exit(EXIT_WRONG_HOST)
     return handle
 
 
 def _read(arguments):
-    """The host's process id, the page's path, the title (or None), whether it is confined, and the
-    command."""
+    """Returns the host's process id, the page's path, the title (or None), whether the pod is confined, and
+    the command."""
     values = {"--host-pid": None, "--page": None, "--title": None}
     rest = list(arguments)
     confined = "--confined" in rest[: rest.index("--") if "--" in rest else None]
@@ -109,7 +111,7 @@ def _read(arguments):
 
 
 def _map(path):
-    """The page as u64s, shared with the host; None without one."""
+    """Returns the page as u64s, shared with the host; None without a page."""
     if path is None:
         return None
     import mmap
@@ -125,18 +127,19 @@ def _map(path):
 
 
 def _noted(_signal_number, _frame):
-    """The byte in the wake-up pipe says it all."""
+    """Does nothing: the byte in the wake-up pipe is enough."""
 
 
 def _become_pod(keeper, prctl, command, page, title, confinement):
-    """In the child: becomes the executable or the runner; never returns."""
+    """Called in the child: becomes the executable or the runner; never returns."""
     try:
         prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
         if os.getppid() != keeper:
-            os._exit(EXIT_WRONG_HOST)  # it died before it could take us along
+            os._exit(EXIT_WRONG_HOST)  # the keeper died before the kernel could end this process with it
         reset = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGQUIT]
         if command:
-            reset += [signal.SIGPIPE, signal.SIGXFSZ]  # Python ignores these, and what it runs would inherit that
+            # Python ignores these, and the executable would inherit that.
+            reset += [signal.SIGPIPE, signal.SIGXFSZ]
         for number in reset:
             signal.signal(number, signal.SIG_DFL)
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
@@ -162,61 +165,62 @@ def _become_pod(keeper, prctl, command, page, title, confinement):
 
 
 class Title:
-    """What `ps` shows for a process: written over its arguments, where the kernel looks for them."""
+    """The text that `ps` shows for a process: written over its arguments, where the kernel reads them."""
 
     def __init__(self, text, prctl):
         self._text = text
         self._state = None
         if text is None:
             return
-        import ctypes  # now: later a file of the recipe may have that name
+        import ctypes  # imported now: later a file of the recipe may have that name
 
         self._move = ctypes.memmove
         prctl(15, text.encode("utf-8", "replace")[:15])  # PR_SET_NAME, for `top` and `pgrep`; of this thread
         try:
             with open("/proc/self/stat", "rb", buffering=0) as file:
                 fields = file.read(4096).rpartition(b")")[2].split()
-            # arg_start and arg_end are the fields 48 and 49; the first one here is the third.
+            # arg_start and arg_end are the fields 48 and 49; the first field here is the third.
             self._start, self._end = int(fields[45]), int(fields[46])
         except (OSError, IndexError, ValueError):
             self._start = self._end = 0
         if not 0 < self._start < self._end:
-            self._text = None  # a kernel that does not say (to us): then there is no title
+            self._text = None  # a kernel that does not show them (to us): then there is no title
 
     def show(self, state):
-        """Shows the state from now on. What it says last is what counts, but nothing comes after
-        `draining`."""
+        """Shows the state from now on. The last state counts, but none replaces `draining`."""
         if self._text is None or self._state == "draining":
             return
         self._state = state
         room = self._end - self._start
         text = f"{self._text} {state}".encode("utf-8", "replace")[: room - 1]
-        # With zeros to the end: were the last byte another, the kernel would read on into the environment.
+        # Zeros to the end: if the last byte were not zero, the kernel would read on into the environment.
         self._move(self._start, text.ljust(room, b"\0"), room)
 
     def busy(self):
-        """An ask is in hand."""
+        """Called when an ask is in hand."""
         if self._state == "ready":
             self.show("busy")
 
     def at_rest(self):
-        """None is."""
+        """Called when no ask is in hand."""
         if self._state == "busy":
             self.show("ready")
 
 
 class Family:
-    """The pod and what descends from it, as far as waiting tells."""
+    """The pod and its descendants, as far as wait(2) reports them."""
 
     def __init__(self, child, page, report=None):
         self.child = child
         self.page = page
-        self.report = report  # where the first process of the pod's namespace tells of the pod, if it has one
+        # the descriptor on which the first process of the pod's namespace reports about the pod, if there is
+        # one
+        self.report = report
         self.status = None  # of the pod, as wait4 gave it
         self.empty = False
 
     def reap(self):
-        """Takes the status of every process that ended."""
+        """Collects the status of every process that ended."""
         while True:
             try:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
@@ -226,12 +230,13 @@ class Family:
             if pid == 0:
                 return
             if pid == self.child:
-                # Of it and what it waited for itself. The kernel counts the peak in KiB.
+                # Usage of the child and of the children that it waited for. The kernel counts the peak in
+                # KiB.
                 peak, cpu_ms = usage.ru_maxrss * 1024, int((usage.ru_utime + usage.ru_stime) * 1000)
                 if self.report is not None:
                     from hob_pod import apart
 
-                    # Nothing is told when it was killed itself, and with it the pod.
+                    # There is no report if the first process was killed itself, and the pod with it.
                     status, peak, cpu_ms = apart.ended(self.report) or (status, peak, cpu_ms)
                 self.status = status
                 if self.page is not None:
@@ -239,7 +244,7 @@ class Family:
 
 
 def _wait(family, host_handle, wake_read):
-    """Returns when the pod or the host is dead, or the host said SIGQUIT."""
+    """Returns when the pod or the host is dead, or the host sent SIGQUIT."""
     poll = select.poll()
     poll.register(host_handle, select.POLLIN)
     poll.register(wake_read, select.POLLIN)
@@ -260,7 +265,7 @@ def _sweep(family, wake_read):
     while not family.empty:
         killed, refused = _kill_descendants()
         if refused and not killed:
-            return  # they run as somebody else: nothing that could be done here would help
+            return  # they run as another user: nothing here can end them
         # A process may have moved or forked while we looked, so look again even if nothing ended.
         if poll.poll(pause):
             try:
@@ -273,8 +278,8 @@ def _sweep(family, wake_read):
 
 
 def _kill_descendants():
-    """Sends SIGKILL to all below this process; gives how many it reached and how many it was not allowed
-    to."""
+    """Sends SIGKILL to all processes below this one; returns how many it reached and how many it was not
+    allowed to kill."""
     parents = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -299,8 +304,8 @@ def _kill_descendants():
 
 
 def _kill(pid, ours):
-    """Kills `pid` if it still descends from one of `ours`: between the look and the blow it may be another
-    process."""
+    """Kills `pid` if it still descends from one of `ours`: since the search, the number may have gone to
+    another process."""
     try:
         handle = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -317,10 +322,10 @@ def _kill(pid, ours):
 
 
 def _parent(pid):
-    """The parent of a process; None if there is no such process (any more)."""
+    """Returns the parent of a process; None if there is no such process (any more)."""
     try:
         with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
-            # The name before it is in parentheses and may hold anything, parentheses and spaces too.
+            # The name is in parentheses and may contain anything, parentheses and spaces too.
             return int(file.read(1024).rpartition(b")")[2].split()[1])
     except (OSError, IndexError, ValueError):
         return None
@@ -329,7 +334,7 @@ def _parent(pid):
 def _mirror(status):
     """Ends as the pod did."""
     if status is None:
-        os._exit(0)  # the host is dead: nobody asks
+        os._exit(0)  # the host is dead: nothing reads the exit code
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         if number not in (signal.SIGKILL, signal.SIGSTOP):

@@ -37,7 +37,7 @@ def _checked(what, result):
 
 
 def prctl(option, a=0, b=0, c=0, d=0):
-    """prctl(2) with plain numbers, or bytes in place of a pointer."""
+    """prctl(2) with plain numbers; an argument may be bytes in place of a pointer."""
     word = ctypes.c_char_p if isinstance(a, bytes) else ctypes.c_ulong
     return _checked("prctl", _libc.prctl(option, word(a), ctypes.c_ulong(b), ctypes.c_ulong(c), ctypes.c_ulong(d)))
 
@@ -47,27 +47,27 @@ def unshare(flags):
 
 
 def fork_apart():
-    """fork(2) into a process namespace whose first process the child is.
+    """fork(2) into a new process namespace whose first process is the child.
 
-    The C library does not know of it, nor does Python: the child may wait and fork, and what it forks is a
-    process like any other.
+    The C library and Python do not know about it: the child may wait and fork, and its children are ordinary
+    processes.
     """
     number = 56 if os.uname().machine == "x86_64" else 220
     nothing = _long(0)
-    # Without letting go of the interpreter, which the child would have to take again.
+    # PyDLL keeps the interpreter's lock, which the child would otherwise have to take again.
     held = ctypes.PyDLL(None, use_errno=True).syscall
     held.restype = ctypes.c_long
     return _checked("clone", held(_long(number), _long(NEWPID | 17), nothing, nothing, nothing, nothing))
 
 
 def mount(source, target, kind, flags, data=None):
-    """mount(2); texts, or None for what has no meaning there."""
+    """mount(2) with texts; None for an argument that does not apply."""
     text = [None if part is None else os.fsencode(part) for part in (source, target, kind, data)]
     _checked(f"mounting {target}", _libc.mount(text[0], text[1], text[2], ctypes.c_ulong(flags), text[3]))
 
 
 def unmount(path):
-    """Lets go of what is mounted there and below, in use or not."""
+    """Unmounts what is mounted there and below, in use or not."""
     _checked(f"umount {path}", _libc.umount2(os.fsencode(path), 2))
 
 
@@ -77,32 +77,33 @@ def pivot_root(new, old):
 
 
 def clone_tree(path):
-    """A descriptor of a detached copy of what is mounted at `path` and below it."""
+    """Returns a descriptor of a detached copy of the mounts at `path` and below it."""
     flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | _AT_RECURSIVE
     return _checked(f"open_tree {path}", _syscall(_long(_OPEN_TREE), _long(_AT_FDCWD), os.fsencode(path), _long(flags)))
 
 
 def open_plainly(path):
-    """A handle of `path`; ELOOP if any part of it is a symbolic link, which whoever may write there could
-    have put."""
+    """Returns a handle of `path`. ELOOP if any part of it is a symbolic link: anyone who may write there
+    could have made that."""
     how = (ctypes.c_uint64 * 3)(os.O_PATH | os.O_CLOEXEC, 0, _RESOLVE_NO_SYMLINKS)
     return _checked(f"opening {path}", _syscall(_long(_OPENAT2), _long(_AT_FDCWD), os.fsencode(path), ctypes.byref(how), _long(24)))
 
 
 def clone_tree_of(handle, recursive=True):
-    """As `clone_tree`, for what a handle is of."""
+    """`clone_tree` for the file of a handle."""
     flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
     return _checked("open_tree", _syscall(_long(_OPEN_TREE), _long(handle), b"", _long(flags)))
 
 
 def attach_tree(tree, path):
-    """Mounts what `clone_tree` gave."""
+    """Mounts a tree from `clone_tree`."""
     arguments = (_long(_MOVE_MOUNT), _long(tree), b"", _long(_AT_FDCWD), os.fsencode(path), _long(_MOVE_MOUNT_F_EMPTY_PATH))
     _checked(f"move_mount {path}", _syscall(*arguments))
 
 
 def set_mount(path, add, remove=0, recursive=True):
-    """Changes the attributes of a mount, and of all below it. `path` may be a descriptor of `clone_tree`."""
+    """Changes the attributes of a mount, and of all mounts below it. `path` may be a descriptor from
+    `clone_tree`."""
     attributes = (ctypes.c_uint64 * 4)(add, remove, 0, 0)
     place, name, flags = (path, b"", _AT_EMPTY_PATH) if isinstance(path, int) else (_AT_FDCWD, os.fsencode(path), 0)
     if recursive:
@@ -112,13 +113,13 @@ def set_mount(path, add, remove=0, recursive=True):
 
 
 def landlock_abi():
-    """The version of Landlock that this kernel has. OSError if it has none, or it is switched off."""
+    """Returns the version of Landlock that this kernel has. OSError if it has none, or Landlock is switched
+    off."""
     return _checked("landlock", _syscall(_long(_LANDLOCK_CREATE), None, _long(0), _long(1)))
 
 
 def landlock_create(fs, net, scoped, abi):
-    """A ruleset that denies those rights; a kernel of an older version is given only the fields that it
-    knows."""
+    """Returns a ruleset that denies those rights; an older kernel gets only the fields that it knows."""
     fields = (ctypes.c_uint64 * 3)(fs, net, scoped)
     size = 24 if abi >= 6 else 16 if abi >= 4 else 8
     return _checked("landlock_create_ruleset", _syscall(_long(_LANDLOCK_CREATE), ctypes.byref(fields), _long(size), _long(0)))
@@ -159,7 +160,8 @@ def seccomp(program):
 
 
 def drop_capabilities(keep=0):
-    """Gives up every capability but those in the mask `keep`, for itself and for all that it will execute."""
+    """Gives up every capability but those in the mask `keep`, for this process and for all that it
+    executes."""
     try:
         prctl(PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
     except OSError:
@@ -168,8 +170,9 @@ def drop_capabilities(keep=0):
         if keep >> number & 1:
             continue
         if _libc.prctl(PR_CAPBSET_DROP, ctypes.c_ulong(number), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0)) < 0:
-            break  # past the last one, or none left to drop with: then there is none to have either
+            break  # past the last capability, or no right left to drop any: then there is none to gain either
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     low, high = keep & 0xFFFFFFFF, keep >> 32
-    data = (ctypes.c_uint32 * 6)(low, low, 0, high, high, 0)  # effective, permitted, inheritable, of each half
+    # Effective, permitted and inheritable, of each half.
+    data = (ctypes.c_uint32 * 6)(low, low, 0, high, high, 0)
     _checked("capset", _libc.capset(ctypes.byref(header), ctypes.byref(data)))

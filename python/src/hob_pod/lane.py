@@ -11,15 +11,15 @@ from . import gate
 
 #: Frames that follow each other up to this size go out in one write, in bytes.
 JOINED_BYTES_MAX = 64 << 10
-#: An answer waits for the next one at most this long if the next ask keeps its promise to be short, in
-#: seconds...
+#: An answer waits for the next one at most this long, in seconds, if the next ask is as short as expected...
 HELD_S = 50e-6
-#: ... and about this long if it breaks it: then the watcher sends.
+#: ... and about this long if the ask is longer: then the watcher sends.
 WATCH_S = 0.001
-#: Looks in vain until the watcher goes to sleep. Nothing ticks in an idle pod.
+#: Idle checks after which the watcher goes to sleep. Nothing ticks in an idle pod.
 WATCH_TICKS_MAX = 20
 
-_start_thread = _thread.start_new_thread  # before `belonging` follows those of the author
+# taken before `belonging` replaces it to follow the author's threads
+_start_thread = _thread.start_new_thread
 
 
 class Lane:
@@ -32,19 +32,19 @@ class Lane:
         self._held_bytes = 0
         self._held_since = 0.0
         self._watching = False
-        self._watched = 0  # answers that were ever held
+        self._watched = 0  # number of answers that were ever held
         self._wake = None
 
     def close(self):
-        """For a forked worker process, which has no part in this."""
+        """Closes the lane in a forked worker process, which must not use it."""
         self.held = []
         self._socket.close()
 
     def answer(self, work, parts):
-        """Sends the answer of `work`, and what was held before it."""
+        """Sends the answer of `work`, after the answers that were held."""
         with self._sending:
             if work.open:  # `stuck` may have answered it
-                work.open = False  # nothing of it follows
+                work.open = False  # no frame of it follows
                 self._send(parts)
 
     def send(self, parts):
@@ -53,14 +53,14 @@ class Lane:
             self._send(parts)
 
     def emit(self, work, parts):
-        """Sends progress or a chunk of `work`, unless that was answered."""
+        """Sends progress or a chunk of `work`, unless the work was answered."""
         if gate.is_held():
             with self._sending:
                 if work.open:
                     self._send(parts)
             return
-        # A thread of the author's, in which an exception may be set: it comes before or after one call, and
-        # nothing of others is in it.
+        # An exception may be set in this thread, which is the author's: it arrives before or after one call,
+        # so one call sends only frames of this work.
         data = b"".join(parts)
         while True:
             with self._sending:
@@ -68,10 +68,10 @@ class Lane:
                     if work.open and data:
                         self._socket.sendall(data)
                     return
-            time.sleep(WATCH_S)  # for the watcher
+            time.sleep(WATCH_S)  # until the watcher has sent them
 
     def hold(self, work, parts, now):
-        """Answers `work` together with what comes next, in a moment."""
+        """Holds the answer of `work` for a moment, to send it together with the next one."""
         with self._sending:
             work.open = False
             if not self.held:
@@ -89,11 +89,11 @@ class Lane:
                 self._wake.release()
 
     def overdue(self, now):
-        """Whether what is held must go now."""
+        """Returns whether held answers must be sent now."""
         return now - self._held_since > HELD_S or self._held_bytes >= JOINED_BYTES_MAX
 
     def flush(self):
-        """Sends what is held."""
+        """Sends the held answers."""
         with self._sending:
             if self.held:
                 self._send(())
@@ -110,7 +110,7 @@ class Lane:
                 self._socket.sendall(part)
 
     def _watch(self):
-        """Sends what is held although the ask after it turned out to be long."""
+        """Sends held answers if the ask after them turns out to be long."""
         gate.Gate()  # never open
         try:
             while True:
@@ -131,4 +131,4 @@ class Lane:
                             self._watching = False
                         break
         except OSError:
-            pass  # the host is gone; whoever reads the lane sees it
+            pass  # the host is gone; the thread that reads the lane sees that

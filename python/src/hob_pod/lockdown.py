@@ -8,20 +8,23 @@ host shows them.
 
 A plan, made by the host:
 
-    reduced   go on without a layer that cannot be had
-    without   layers to take for unavailable (tests, and operators who want to see what happens): namespaces, landlock, seccomp;
-              `landlock=N` for all that came after that version of it; `processes`, `users` and `proc` for namespaces of
-              processes, of users, and mounting /proc
+    reduced   go on without a layer that is unavailable
+    without   layers to treat as unavailable (for tests, and for operators who try the effect): namespaces,
+              landlock, seccomp; `landlock=N` for all that came after version N of Landlock; `processes`,
+              `users` and `proc` for namespaces of processes, of users, and mounting /proc
     view      what `mounts` builds; `base` is where
     paths     {"read", "execute", "write", "device"}: what Landlock allows, as paths within that root
-    scratch   its own folder, where there is no root: in a root it is one of the private ones
+    scratch   the pod's own folder if it has no root; in a root this folder is one of the private ones
     filters   seccomp programs in hexadecimal, in the order in which they are added
-    way_out   whether names on the network were granted: then `proxy` is set here to the port that may be connected to
-    limits    {"processes", "data_bytes", "file_bytes", "descriptors", "signals", "queue_bytes", "nice"}: 0 for none
-    proof     {"secret", "planted", "folder", "host"}: a file outside the root, one inside it that no rule allows, a
-              folder that must not be written to, the host's process id
+    way_out   whether names on the network were granted; if so, `confine` sets `proxy` in the plan to the port
+              that the pod may connect to
+    limits    {"processes", "data_bytes", "file_bytes", "descriptors", "signals", "queue_bytes", "nice"}:
+              0 for none
+    proof     {"secret", "planted", "folder", "host"}: a file outside the root, a file inside it that no rule
+              allows, a folder that must not be written to, the host's process id
     gpu       whether drivers of GPUs are used, which write names of threads into /proc
-    own_proc  whether it is to have a /proc of its own where one can be had (`proc`); `has_proc` is set here to whether it has
+    own_proc  whether the pod gets a /proc of its own if possible (`proc`); `apart` or `family` sets
+              `has_proc` in the plan to whether it has one
 """
 
 import errno
@@ -31,20 +34,20 @@ import resource
 from . import kernel, mounts, proc
 from .refused import FULL, Refused, must_be_lacking
 
-# Rights of Landlock, by the version that brought them.
+# Rights of Landlock, by the version that introduced them.
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 REMOVE_DIR, REMOVE_FILE, MAKE_CHAR, MAKE_DIR, MAKE_REG = 1 << 4, 1 << 5, 1 << 6, 1 << 7, 1 << 8
 MAKE_SOCK, MAKE_FIFO, MAKE_BLOCK, MAKE_SYM = 1 << 9, 1 << 10, 1 << 11, 1 << 12
 REFER, TRUNCATE, IOCTL_DEV, RESOLVE_UNIX = 1 << 13, 1 << 14, 1 << 15, 1 << 16
 _ALL = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1, 5: (1 << 16) - 1}
-#: Connecting to sockets that have a name can be denied since this version; no rule allows it, but a pod
-#: reaches its own.
+#: Since this version, connecting to sockets with a name can be denied. No rule allows it, but a pod reaches
+#: its own sockets.
 UNIX_SINCE = 9
 _FILE = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV
 RIGHTS = {
     "read": READ_FILE | READ_DIR,
     "execute": READ_FILE | READ_DIR | EXECUTE,
-    # Not to execute: a pod runs what was signed and what the system has, not what it wrote.
+    # Without execute: a pod runs what was signed and what the system has, not files that it wrote.
     "write": READ_FILE
     | READ_DIR
     | WRITE_FILE
@@ -61,8 +64,8 @@ RIGHTS = {
 }
 _BIND_TCP, _CONNECT_TCP = 1, 2
 _SCOPE_ABSTRACT_SOCKETS, _SCOPE_SIGNALS = 1, 2
-#: Signals reach outside before this version of Landlock, and abstract sockets (which their own network
-#: namespace holds).
+#: Before this version of Landlock, signals reach processes outside, and so would abstract sockets (but the
+#: network namespace confines those).
 SCOPES_SINCE = 6
 
 
@@ -70,7 +73,7 @@ def enter(plan, base, missing, keep=0):
     """Confines this process for good and proves it. Raises Refused. `missing`: layers that the keeper had to
     do without.
 
-    `base`: the root to enter; None for a process that is in its own. `keep`: a mask of capabilities.
+    `base`: the root to enter; None for a process that is already in its root. `keep`: a mask of capabilities.
     """
     missing = list(missing)
     has_root = base is not None or keep
@@ -96,7 +99,8 @@ def enter(plan, base, missing, keep=0):
 
 
 def layer(plan, missing, name, apply):
-    """Applies one; in reduced mode one that cannot be had is added to `missing`. Raises Refused."""
+    """Applies one layer; in reduced mode a layer that is unavailable is added to `missing`. Raises
+    Refused."""
     why = "made unavailable"
     if name not in plan["without"]:
         try:
@@ -110,7 +114,7 @@ def layer(plan, missing, name, apply):
     return None
 
 
-#: What the kernel calls a bound, and the plan.
+#: The kernel's name and the plan's name of each bound.
 _BOUNDS = (
     ("NPROC", "processes"),
     ("DATA", "data_bytes"),
@@ -129,10 +133,10 @@ def _limit(limits, has_root):
 
     try:
         for what, key in _BOUNDS:
-            # In a root of its own every folder has a size; files that were granted elsewhere may be large.
+            # In a root of its own, every folder has a bounded size; granted files elsewhere may be large.
             if limits[key] and not (key == "file_bytes" and has_root):
                 cap(getattr(resource, "RLIMIT_" + what), limits[key])
-        cap(resource.RLIMIT_CORE, 1)  # none: not even into a pipe, where 0 does not count
+        cap(resource.RLIMIT_CORE, 1)  # no dump, not even into a pipe, for which 0 does not count
         if limits["nice"]:
             os.nice(limits["nice"])
     except (OSError, ValueError) as error:
@@ -140,17 +144,17 @@ def _limit(limits, has_root):
 
 
 def be_killed_first():
-    """Should the machine run out of memory: a pod before its host. What is forked from here on inherits
-    it."""
+    """If the machine runs out of memory, the kernel kills a pod before its host. Processes forked later
+    inherit this."""
     try:
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write("500")
     except OSError:
-        pass  # within a root whose /proc is read-only, where it was said before; or it is higher already
+        pass  # in a root whose /proc is read-only, where it was set before; or the value is higher already
 
 
 def landlock_version(plan):
-    """The version of Landlock that a pod of this plan has; 0 for none."""
+    """Returns the version of Landlock that a pod of this plan has; 0 for none."""
     if "landlock" in plan["without"]:
         return 0
     try:
@@ -161,14 +165,14 @@ def landlock_version(plan):
 
 
 def landlock(plan, has_root):
-    """From here on only what the plan allows is there. Raises OSError."""
+    """From here on this process reaches only what the plan allows. Raises OSError."""
     abi = landlock_version(plan) or kernel.landlock_abi()
     handled = _ALL[min(abi, 5)] | (RESOLVE_UNIX if abi >= UNIX_SINCE else 0)
     net = _BIND_TCP | _CONNECT_TCP if abi >= 4 else 0
     scoped = _SCOPE_ABSTRACT_SOCKETS | _SCOPE_SIGNALS if abi >= SCOPES_SINCE else 0
     ruleset = kernel.landlock_create(handled, net, scoped, abi)
     moved = mounts.moves(plan["view"]) if has_root else {}
-    # What was granted, and models, are where they are.
+    # The paths at which granted files and models are mounted.
     found = (lambda path: mounts.placed(path, moved)) if has_root else (lambda path: plan["view"]["elsewhere"].get(path, path))
     for kind, paths in plan["paths"].items():
         for path in paths:
@@ -176,10 +180,10 @@ def landlock(plan, has_root):
     for path in mounts.private_folders(plan["view"]) if has_root else (plan["scratch"], "/dev/shm"):
         _allow(ruleset, mounts.placed(path, moved), RIGHTS["write"] & handled)
     if plan.get("has_proc"):
-        # What it is not to see is not there, or covered.
+        # What the pod must not see is absent, or covered.
         _allow(ruleset, "/proc", RIGHTS["read"] & handled)
-    # Opened here: the host's /proc/self is the host.
-    # CUDA opens `comm` of its threads as one opens a file that one makes anew.
+    # Opened here, because in the host /proc/self is the host. CUDA opens `comm` of its threads with the flags
+    # for making a file.
     _allow(ruleset, "/proc/self", (RIGHTS["read"] | (WRITE_FILE | TRUNCATE | MAKE_REG if plan["gpu"] else 0)) & handled)
     if plan["proxy"] and net:
         kernel.landlock_allow_port(ruleset, plan["proxy"], _CONNECT_TCP)
@@ -196,23 +200,23 @@ def _allow(ruleset, path, rights, plainly=False):
 
 
 def seccomp(plan):
-    """From here on calls of the system that the plan refuses fail. Raises OSError."""
+    """From here on, system calls that the plan refuses fail. Raises OSError."""
     for program in plan["filters"]:
         kernel.seccomp(bytes.fromhex(program))
 
 
 # --- proof
 
-#: What a denied act fails with, unless it says otherwise. Anything else (a time-out, a refused connection) is
+#: Errors of a denied act, unless the act states others. Any other error (a time-out, a refused connection) is
 #: no denial.
 _DENIED = (errno.EPERM, errno.EACCES)
-#: How long an act may take that should fail at once, in seconds.
+#: Longest time, in seconds, of an act that should fail at once.
 _ACT_S = 0.2
 
 
 def _prove(plan, missing):
-    """Tries forbidden acts. In reduced mode those of a missing layer are not tried: that they succeed is
-    known."""
+    """Tries forbidden acts. In reduced mode, the acts of a missing layer are not tried, because they are
+    known to succeed."""
     for name, wrong in tried(plan, missing):
         if wrong is None:
             continue
@@ -222,9 +226,9 @@ def _prove(plan, missing):
 
 
 def tried(plan, missing):
-    """Tries forbidden acts, but those that a missing layer would have denied.
+    """Tries forbidden acts, apart from those that a missing layer would have denied.
 
-    Gives each one's name, and what went wrong: None if it was denied.
+    Yields each act's name and what went wrong: None if the act was denied.
     """
     lacking = {text.partition(" ")[0] for text in missing}
     for name, layers, errors, act in acts(plan):
@@ -236,14 +240,14 @@ def tried(plan, missing):
         except OSError as error:
             denied = error.errno in _DENIED + errors
             if not denied:
-                must_be_lacking(error, FULL)  # it came to nothing, which proves nothing
+                must_be_lacking(error, FULL)  # this failure proves nothing
             wrong = None if denied else f"failed, but was not denied: {error.strerror or error}"
         yield name, wrong
 
 
 def acts(plan):
-    """What must fail: its name, the layers that make it fail, with what else it may fail, and how it is
-    tried."""
+    """Yields each act that must fail: its name, the layers that make it fail, further errors that count as
+    denial, and the function that tries it."""
     proof, apart = plan["proof"], plan.get("apart")
     host, read = proof["host"], os.O_RDONLY | os.O_CLOEXEC
     yield "reading a file outside", ("namespaces",), (errno.ENOENT,), lambda: os.open(proof["secret"], read)
@@ -251,10 +255,10 @@ def acts(plan):
         yield "reading a file that no rule allows", ("namespaces", "landlock"), (), lambda: os.open(proof["planted"], read)
     written = os.path.join(proof["folder"], ".hob-proof")
     yield "writing where code is read from", ("landlock",), (errno.EROFS,), lambda: _write(written)
-    # An address for documentation, which nobody has: a way out would time out.
+    # An address reserved for documentation: if there were a way out, the connection would time out.
     yield "connecting past the host", ("namespaces",), (errno.ENETUNREACH,), lambda: _connect("192.0.2.1", 9)
     yield "making a datagram socket", ("seccomp",), (), lambda: _socket(2, 2)
-    # In a namespace of its own the first process is the one outside that has a number.
+    # In a process namespace of its own, process 1 is the only process outside the pod that has a number.
     other = 1 if apart else host
     if landlock_version(plan) >= SCOPES_SINCE:
         yield "signalling a process outside" if apart else "signalling the host", ("landlock",), (), lambda: os.kill(other, 0)
@@ -273,8 +277,8 @@ def acts(plan):
 
 
 def _find_outside(host):
-    """Within a process namespace there are the first process and this one, and nobody has the host's number
-    unless one of these does."""
+    """Looks for a process with the host's number. A process namespace has only the first process and this
+    one, so there is none, unless the number is one of theirs."""
     if os.getppid() != 1:
         return
     if host not in (1, os.getpid()):

@@ -6,18 +6,19 @@ folder.
 
 A plan's `view` says what is in it:
 
-    base     an existing folder to mount the root on (it is hidden for the keeper and all below it, for nobody else)
+    base     an existing folder to mount the root on (hidden for the keeper and all below it, and for no other
+             process)
     read     paths that are there under the same name, read-only
     instead  {path: other}: for paths of `read`, what is mounted in their place
-    elsewhere  {folder: other}: where a pod without a root of its own finds what lies in that folder
-    write    the same, writable
-    granted  those of the two before that an operator named: no symbolic link on the way to them is followed, and what is
-             no data in them is covered (`data`)
+    elsewhere  {folder: other}: where a pod without a root of its own finds the content of that folder
+    write    paths that are there under the same name, writable
+    granted  the paths of `read` and `write` that an operator named: no symbolic link on the way to them is
+             followed, and what is not data in them is covered (`data`)
     devices  device files
     links    {path: target} symbolic links
     private  {path: bytes} empty, writable folders in memory, with their size
     files    {path: text}
-    data     {"covered_max", "entries_max", "seconds_max"}: how much of that is looked for
+    data     {"covered_max", "entries_max", "seconds_max"}: bounds of the search for what is not data
 """
 
 import _socket
@@ -27,18 +28,18 @@ import os
 from . import data, kernel
 from .refused import FULL, Refused, must_be_lacking
 
-#: Below it lie the grants that have a private folder above their name.
+#: Folder of the granted paths that have a private folder above their name.
 GRANTED = "/.hob-granted"
-#: How the machine is called within: the same everywhere.
+#: The machine's name in every pod.
 HOST_NAME = "pod"
 #: An empty file.
 NOTHING = "/.hob-nothing"
-#: A file and a folder that nobody may open: no process of a pod has a right that goes past modes.
+#: A file and a folder that nobody may open: no process of a pod has a right that overrides modes.
 CLOSED, CLOSED_FOLDER = "/.hob-closed", "/.hob-closed-folder"
 
 
 def separate(plan, more=0):
-    """Puts this process into namespaces of its own, and of the kinds `more`. Gives what was missing in
+    """Puts this process into namespaces of its own, including those in `more`. Returns what was missing in
     reduced mode; raises Refused."""
     if "namespaces" in plan["without"]:
         return _missing(plan, "namespaces", "made unavailable")
@@ -61,9 +62,9 @@ def separate(plan, more=0):
         must_be_lacking(error)
         return _missing(plan, "namespaces", error.strerror)
     try:
-        # Programs look up the address of their own machine's name: this one is in `/etc/hosts` of each root.
+        # Programs look up the address of their own machine's name: this name is in `/etc/hosts` of each root.
         _socket.sethostname(HOST_NAME)
-        # What the host mounts later is nothing of ours, and ours nothing of the host's.
+        # Later mounts of the host do not appear here, and mounts made here do not appear in the host.
         kernel.mount(None, "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
     except OSError as error:
         must_be_lacking(error, FULL)
@@ -83,14 +84,15 @@ def _map(name, text):
 
 
 def build(view, base=None):
-    """Mounts the tree on `base`; gives its path. Raises OSError, or Refused for what must be there and is
-    not."""
+    """Mounts the tree on `base`; returns its path. Raises OSError, or Refused for a path that must exist and
+    does not."""
     base = base or view["base"]
-    # Taken before the root is mounted: it may hide where they lie.
+    # Taken before the root is mounted, which may hide their places.
     writable = [(path, _taken(path, view)) for path in view["write"]]
     readable = [(path, _taken(path, view)) for path in view["read"]]
     devices = [(path, kernel.clone_tree(path)) for path in view["devices"]]
-    # The name is how a host knows its pods' processes by their mounts: the folder's, which no other pod has.
+    # The host recognises its pods' processes by the name of this mount: the name of the folder, which no
+    # other pod has.
     kernel.mount("hob:" + "/".join(base.split("/")[-2:]), base, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=0755,size=1m")
     for path, target in view["links"].items():
         os.makedirs(os.path.dirname(base + path), exist_ok=True)
@@ -102,7 +104,7 @@ def build(view, base=None):
     os.close(os.open(base + CLOSED, os.O_CREAT | os.O_CLOEXEC, 0))
     os.mkdir(base + CLOSED_FOLDER, 0)
     moved = moves(view)
-    # Shorter paths first, so that what lies within another is mounted on top of it.
+    # Shorter paths first, so that a path within another is mounted on top of it.
     outer = [(path, "private", view["private"][path]) for path in private_folders(view)]
     outer += [(path, "read", tree) for path, tree in readable] + [(path, "write", tree) for path, tree in writable]
     for name, how, what in sorted(outer, key=lambda entry: entry[0].count("/")):
@@ -120,8 +122,8 @@ def build(view, base=None):
         if name in view["granted"]:
             data.cover(name, base + path, base + NOTHING, view["data"], changes=how == "write")
     for path, tree in devices:
-        # Who owns a device file can change its mode, which is everybody's; what is written to the device
-        # itself is no matter of the mount.
+        # The owner of a device file could change its mode, which applies to everybody. Writing to the device
+        # itself does not depend on the mount.
         kernel.set_mount(tree, kernel.ATTR_RDONLY | kernel.ATTR_NOSUID | kernel.ATTR_NOEXEC)
         _attach(base, path, tree)
     kernel.set_mount(base, kernel.ATTR_RDONLY, recursive=False)
@@ -129,16 +131,17 @@ def build(view, base=None):
 
 
 def private_folders(view):
-    """The private folders that are there: not those in whose place an operator granted the machine's own."""
+    """Returns the private folders of the root, apart from those in whose place an operator granted the
+    machine's own."""
     return [path for path in view["private"] if path not in view["granted"]]
 
 
 def moves(view):
-    """Where what was granted below a private folder is mounted instead: {path: place}; a link of its name
-    leads there.
+    """Returns {path: place}: where paths granted below a private folder are mounted instead. A link at the
+    path leads there.
 
-    Landlock adds up the rights of all folders above a file, across mounts: what lies in a private folder may
-    be written to, whatever the rule of its own says. A grant within another path of the view stays there.
+    Landlock adds up the rights of all folders above a file, across mounts: anything in a private folder may
+    be written to, whatever its own rule says. A grant within another path of the view stays in its place.
     """
     others = [path for path in [*view["read"], *view["write"]] if path not in view["granted"]]
     moved = {}
@@ -150,7 +153,7 @@ def moves(view):
 
 
 def placed(path, moved):
-    """Where `path` is within the root, free of the links of `moves`."""
+    """Returns the place of `path` within the root, with the links of `moves` resolved."""
     for name, place in moved.items():
         if path == name or _is_below(path, name):
             return place + path[len(name) :]
@@ -158,7 +161,7 @@ def placed(path, moved):
 
 
 def placed_without(path, view):
-    """Where `path` is for a pod that has no root of its own."""
+    """Returns the place of `path` for a pod without a root of its own."""
     for name, place in view["elsewhere"].items():
         if path == name or _is_below(path, name):
             return place + path[len(name) :]
@@ -179,10 +182,11 @@ def _taken(path, view):
 
 
 def open_granted(path):
-    """A handle of what an operator named. Raises OSError, or Refused where the path is not what it was when
-    the host looked.
+    """Returns a handle of a path that an operator named. Raises OSError, or Refused if the path has changed
+    since the host checked it.
 
-    Others may write above it: a link that they put there would lead to what nobody granted.
+    Other users may write to a folder above it: a link that they put there would lead to something that was
+    not granted.
     """
     try:
         return kernel.open_plainly(path)
@@ -198,7 +202,7 @@ def _inodes(size):
 
 def _attach(base, path, tree):
     place = base + path
-    # By descriptor: what is mounted by now may hide where it was.
+    # By descriptor, because a mount made by now may hide its old place.
     if _is_folder(tree):
         os.makedirs(place, exist_ok=True)
     else:
@@ -214,8 +218,7 @@ def _is_folder(tree):
 
 
 def open_way_out():
-    """Brings the namespace's loopback up and gives a listening TCP socket on it, which the host will
-    answer."""
+    """Brings the namespace's loopback up and returns a listening TCP socket on it, which the host serves."""
     import fcntl
     import struct
 

@@ -12,21 +12,21 @@ import sys
 _close, _closerange, _dup2, _write, _stat = os.close, os.closerange, os.dup2, os.write, os.fstat
 _own = set()
 
-#: Where the runner tells of itself: standard error, also where the author closed that, or opened something in
-#: its place.
+#: The descriptor for the runner's own messages: standard error, even if the author closed it, or opened
+#: something in its place.
 told = 2
-_identity = None  # of that, once it is the runner's own
+_identity = None  # the file behind it, once the descriptor is the runner's own
 #: Whether this is a process that the author's code forked.
 forked = False
 
 
 def keep(*descriptors):
-    """These are the runner's from now on, until the process ends."""
+    """Marks descriptors as the runner's, until the process ends."""
     _own.update(descriptors)
 
 
 def keep_stderr(descriptor):
-    """A copy of standard error, from now on the one that is told to."""
+    """Marks a copy of standard error as the runner's, and uses it for the runner's messages."""
     global told, _identity
     told, _identity = descriptor, _identify(descriptor)
     keep(descriptor)
@@ -41,8 +41,8 @@ def _identify(descriptor):
 
 
 def write(data):
-    """To where the runner tells of itself, as far as that can be had: native code may have closed it, or put
-    something in its place."""
+    """Writes one of the runner's own messages, if possible: native code may have closed the descriptor, or
+    put something in its place."""
     for descriptor in (told, 2):
         if _identity is not None and _identify(descriptor) != _identity:
             continue
@@ -55,7 +55,7 @@ def write(data):
 
 
 def follow():
-    """From now on. Once, before any code of the author's."""
+    """Installs the functions. Called once, before any code of the author's."""
     for name, function in (("close", _close_others), ("closerange", _close_range), ("dup2", _duplicate)):
         function.__name__ = function.__qualname__ = name
         function.__doc__ = getattr(os, name).__doc__
@@ -64,8 +64,8 @@ def follow():
 
 
 def let_go():
-    """In a process that the author's code forked: the lanes were closed there, and their numbers are for
-    everybody."""
+    """Called in a process that the author's code forked: the lanes are closed there, and their numbers are
+    free for everybody."""
     global forked
     forked = True
     _own.clear()

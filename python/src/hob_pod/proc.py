@@ -14,8 +14,8 @@ from . import kernel, mounts
 
 
 def mount(place, plan, base):
-    """Mounts it on `place`. Raises OSError where there is none to be had. `base`: the root that has what
-    covers."""
+    """Mounts a /proc on `place`. Raises OSError if that is impossible. `base`: the root that has the files
+    used as covers."""
     flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
     kernel.mount("proc", place, "proc", flags, "hidepid=ptraceable" if plan["own_proc"] else None)
     if not plan["own_proc"]:
@@ -23,22 +23,23 @@ def mount(place, plan, base):
     try:
         _cover(place, plan, base)
     except OSError:
-        kernel.unmount(place)  # and what was there before is there again
+        kernel.unmount(place)  # this uncovers what was there before
         raise
 
 
 def close(place, plan):
-    """From here on nothing is written there."""
-    # Drivers of GPUs name their threads there; what else may be written to is Landlock's to say.
+    """From here on nothing can be written there."""
+    # Drivers of GPUs name their threads there; Landlock decides what else may be written.
     if not plan["gpu"]:
         kernel.set_mount(place, kernel.ATTR_RDONLY)
 
 
 def begin_at(place, number):
-    """The next process of this namespace has that number where the kernel lets one choose.
+    """Gives the next process of this namespace that number, if the kernel allows a choice.
 
-    Programs take the number of a process for its name among all that share a folder: lock files, temporary
-    files. Were each pod the second process of its namespace, those of two pods would be the same file.
+    Programs put the number of their process into names of files in shared folders (lock files, temporary
+    files). If each pod were the second process of its namespace, the files of two pods would have the same
+    name.
     """
     try:
         with open(place + "/sys/kernel/ns_last_pid", "w") as file:
@@ -57,9 +58,9 @@ def _cover(place, plan, base):
             try:
                 kernel.mount(base + closed, entry.path, None, kernel.MS_BIND)
             except FileNotFoundError:
-                pass  # it went meanwhile
+                pass  # it ended meanwhile
 
 
 def kept(paths):
-    """Names at the top of /proc at or below which something may be read or written."""
+    """Returns the names at the top of /proc at or below which something may be read or written."""
     return {path.split("/")[2] for kind in paths.values() for path in kind if path.startswith("/proc/")}

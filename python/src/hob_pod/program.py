@@ -8,26 +8,27 @@ import io
 import os
 import sys
 
-#: Modules that every Python has before a program's first line, so that no file beside the program is found in
-#: their place.
+#: Modules that every Python imports before a program's first line, so that a file beside the program never
+#: replaces them.
 _STARTED = frozenset(
     ("abc", "builtins", "codecs", "encodings", "genericpath", "hob_pod", "io", "marshal", "os", "posix", "posixpath", "site", "stat")
     + ("sys", "time", "zipimport")
 )
-#: Characters of stderr that are kept for the fault of whoever exits next.
+#: Characters of stderr that are kept for the fault of an exit.
 PRINTED_CHARS_MAX = 2_000
 
-#: Modules of Python's that the runner imports when they are wanted.
+#: Modules of Python's that the runner imports when it first needs them.
 _LATER = frozenset(("asyncio", "mmap"))
 
-_held = {}  # of those, the ones whose names files of the recipe have
-_kept = []  # what must live on although nothing names it any more
-_current = None  # () -> the work that the calling thread belongs to, or None
-_before = ""  # the end of what was printed on stderr in no work
+_held = {}  # those modules, if a file of the recipe has the name of one
+_kept = []  # objects that must stay alive although nothing refers to them
+_current = None  # returns the work that the calling thread belongs to, or None
+_before = ""  # the end of what was printed on stderr outside any work
 
 
 def become(folder, entry):
-    """The words, and what lies in the recipe's `folder` found first. Once, before any of its code."""
+    """Sets the program's arguments, and puts the recipe's `folder` first on the path. Called once, before any
+    of its code."""
     module = os.path.join(folder, entry.partition(":")[0].replace(".", os.sep))
     path = os.path.join(module, "__init__.py")
     path = path if os.path.isfile(path) else module + ".py"
@@ -41,12 +42,12 @@ def become(folder, entry):
 
 
 def uncover(folder):
-    """What the runner imported for itself hides no file of the recipe: it keeps what it holds, and others
-    find theirs."""
+    """Makes sure that no module that the runner imported hides a file of the recipe: the runner keeps its
+    modules, and other code finds the recipe's."""
     try:
         names = os.listdir(folder)
     except OSError:
-        return  # the import says so
+        return  # the import reports the error
     theirs = set()
     for name in names:
         top, _, ending = name.partition(".")
@@ -54,18 +55,18 @@ def uncover(folder):
         if is_module and top not in _STARTED:
             theirs.add(top)
     if theirs & _LATER:
-        _held.update((name, __import__(name)) for name in sorted(_LATER))  # with all that they import
+        _held.update((name, __import__(name)) for name in sorted(_LATER))  # with everything that they import
     for name in [name for name in sys.modules if name.partition(".")[0] in theirs]:
         _kept.append(sys.modules.pop(name))
 
 
 def of_python(name):
-    """The module of Python's of that name, whatever the recipe has under it."""
+    """Returns Python's own module of that name, whatever the recipe has under that name."""
     return _held.get(name) or __import__(name)
 
 
 class _Heard(io.TextIOWrapper):
-    """`sys.stderr`, which keeps the end of what each work printed: all that is known of many a
+    """`sys.stderr` that keeps the end of what each work printed: often this is all that explains a
     `sys.exit(2)`."""
 
     def write(self, text):
@@ -88,12 +89,13 @@ def _keep(text):
 
 
 def printed_before():
-    """The end of what was printed on stderr in no work."""
+    """Returns the end of what was printed on stderr outside any work."""
     return _before
 
 
 def hear(current):
-    """From now on. `current()` gives the work that the calling thread belongs to, or None. Once."""
+    """Installs that `sys.stderr`. `current()` returns the work that the calling thread belongs to, or None.
+    Called once."""
     global _current, _before
     _current, _before = current, ""
     old = sys.stderr
@@ -102,7 +104,7 @@ def hear(current):
     old.flush()
     heard = _Heard(old.buffer, encoding=old.encoding, errors=old.errors, newline="\n", line_buffering=True)
     heard.mode = "w"
-    _kept.append(old)  # it would close what both write to
+    _kept.append(old)  # its end would close the stream that both write to
     sys.stderr = heard
     if sys.__stderr__ is old:
         sys.__stderr__ = heard

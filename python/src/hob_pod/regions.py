@@ -13,7 +13,7 @@ from . import asks, faults, program
 
 
 class Region:
-    """One region. It is mapped when it is first wanted, and kept mapped."""
+    """One region. It is mapped on first use, and stays mapped."""
 
     __slots__ = ("number", "size", "writable", "_descriptor", "_map")
 
@@ -25,7 +25,7 @@ class Region:
         self._map = None
 
     def view(self, size):
-        """Its first `size` bytes."""
+        """Returns its first `size` bytes."""
         if self._map is None:
             mmap = program.of_python("mmap")  # takes a millisecond that most pods never need
             access = mmap.ACCESS_WRITE if self.writable else mmap.ACCESS_READ
@@ -34,12 +34,12 @@ class Region:
         return memoryview(self._map)[:size]
 
     def is_seen(self):
-        """Whether anything still looks into it."""
+        """Returns whether any object still uses the memory."""
         if self._map is None:
             return False
         try:
-            # A map with views refuses before anything else, and says so differently than one that is only
-            # read.
+            # `resize` fails in any case; a map with views raises BufferError, and a read-only map raises
+            # another error.
             self._map.resize(self.size)
         except BufferError:
             return True
@@ -48,7 +48,7 @@ class Region:
         return False
 
     def forget(self):
-        """Lets go of it; what still looks into it keeps the memory until it is gone."""
+        """Drops the region; objects that still use the memory keep it until they are gone."""
         self._map = None
         self._close()
 
@@ -59,23 +59,23 @@ class Region:
 
 
 class Regions:
-    """The regions of this pod. `send` sends a control message; blobs up to `frame_bytes_max` bytes need
-    none."""
+    """The regions of this pod. `send` sends a control message; blobs of up to `frame_bytes_max` bytes need no
+    region."""
 
     def __init__(self, send, frame_bytes_max):
         self.frame_bytes_max = frame_bytes_max
         self._send = send
         self._lock = _thread.allocate_lock()
         self._asks = {}  # number -> a region of the host's blobs
-        self._free = []  # regions for results that nobody uses
+        self._free = []  # regions for results that are not in use
         self._sent = {}  # number -> a region with a result that the host has
-        self._refused = []  # why there was no room, for each who waits
+        self._refused = []  # the reasons of refused requests, one for each thread that waits
         self._waiting = []  # locks of threads that wait for any change
 
     # --- what the control thread hears
 
     def given(self, message, descriptor):
-        """A new region."""
+        """Adds a new region."""
         region = Region(message["region"], message["bytes"], message["write"], descriptor)
         with self._lock:
             if region.writable:
@@ -85,14 +85,13 @@ class Regions:
             self._changed()
 
     def refused(self, why):
-        """There is no room."""
+        """The host refused a request for room."""
         with self._lock:
             self._refused.append(why)
             self._changed()
 
     def freed(self, number):
-        """The host read a result: its region may be used again, unless the author's code still looks into
-        it."""
+        """The host read a result: its region may be used again, unless the author's code still uses it."""
         with self._lock:
             region = self._sent.pop(number, None)
             if region is None:
@@ -106,7 +105,7 @@ class Regions:
             self._send({"type": "dropped", "regions": [number]})
 
     def forget(self, number):
-        """The host will not use that region any more."""
+        """The host does not use that region any more."""
         with self._lock:
             region = self._asks.pop(number, None) or self._sent.pop(number, None)
         if region is not None:
@@ -118,8 +117,8 @@ class Regions:
             waiter.release()
 
     def _wait(self, find):
-        """What `find` gives, called under the lock after each change until it is not None. An interrupt
-        leaves nothing behind."""
+        """Calls `find` under the lock after each change until it returns something other than None; returns
+        that. An interrupt leaves nothing behind."""
         while True:
             with self._lock:
                 found = find()
@@ -133,12 +132,13 @@ class Regions:
     # --- what the author's threads use
 
     def view(self, number, size):
-        """The blob of `size` bytes in the region of that number, which comes along another lane than its
-        ask."""
+        """Returns the blob of `size` bytes in the region of that number. Waits for the region, which comes on
+        another lane than its ask."""
         return self._wait(lambda: self._asks.get(number)).view(size)
 
     def done(self, numbers):
-        """The ask of those regions is over."""
+        """The ask of those regions is over: gives them back, or drops them if the author's code still uses
+        them."""
         back, dropped = [], []
         with self._lock:
             for number in numbers:
@@ -157,7 +157,7 @@ class Regions:
             self._send({"type": "back", "regions": back})
 
     def room(self, size):
-        """A region of at least `size` bytes for a result. Raises Fault `too_large`."""
+        """Returns a region of at least `size` bytes for a result. Raises Fault `too_large`."""
         asked = False
 
         def find():
@@ -181,7 +181,7 @@ class Regions:
         raise faults.Fault("too_large", found, hint)
 
     def room_for_author(self, size):
-        """As `room`, for code that a cancel may interrupt: it does not in the middle of this."""
+        """`room` for code that a cancel may interrupt; a cancel does not interrupt this call."""
         work = asks.current()
         paused = work is not None and asks.pause(work)
         try:
@@ -191,7 +191,7 @@ class Regions:
                 asks.resume(work, paused)
 
     def unused(self, region):
-        """A region of `room` that was not sent."""
+        """Takes back a region from `room` whose blob was not sent."""
         with self._lock:
             self._sent.pop(region.number, None)
             seen = region.is_seen()
@@ -202,10 +202,10 @@ class Regions:
             self._send({"type": "dropped", "regions": [region.number]})
 
     def sent(self, region):
-        """A region with a result goes to the host now."""
+        """Marks a region as sent to the host with a result."""
         with self._lock:
             self._sent[region.number] = region
 
 
-#: This pod's, once the host's lanes are there.
+#: The regions of this pod, once the lanes are set up.
 regions = None

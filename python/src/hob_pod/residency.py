@@ -13,11 +13,11 @@ from . import asks, faults, guard, steps, tracebacks
 
 
 class ModelPaths(dict):
-    """{name: path} of the recipe's models, as `load` gets them.
+    """{name: path} of the recipe's models, in the form that `load` gets.
 
-    All of them lie in one folder, each a plain file at its name (`onnx/model.onnx`: with a folder of its
-    own), and nothing else is there: what reads several files by their names finds them. The pod cannot write
-    to it.
+    All of them lie in one folder, each as a plain file at its name (`onnx/model.onnx` lies in a folder
+    `onnx`), and nothing else is there, so that a loader that reads several files by name finds them. The pod
+    cannot write to that folder.
     """
 
     def __init__(self, start):
@@ -27,19 +27,19 @@ class ModelPaths(dict):
 
 
 class Models:
-    """What the author's class loads."""
+    """The models of the author's class."""
 
     def __init__(self, runner, pod):
         self._runner = runner
         self._pod = pod
-        self.doing = ""  # for the fault, should it fail
+        self.doing = ""  # for the fault of a failure
 
     def can_unload(self):
-        """Whether the class has an `unload`."""
+        """Returns whether the class has an `unload`."""
         return callable(getattr(self._pod, "unload", None))
 
     def bring(self, gpu, lever=None):
-        """Loads, and warms up. `gpu`: {"id", "kind"} of the one to use, or None. Raises what the author's
+        """Loads, and warms up. `gpu`: {"id", "kind"} of the GPU to use, or None. Raises what the author's
         code raises."""
         global _lever
         _lever = lever
@@ -62,7 +62,7 @@ class Models:
             runner.warm_up(warm_up, self._pod)
 
     def load(self, gpu, lever):
-        """The host's word: load again."""
+        """The host's request to load again."""
         try:
             self.bring(gpu, lever)
         except BaseException as error:
@@ -71,7 +71,7 @@ class Models:
         self._runner.title.show("ready")
 
     def unload(self):
-        """The host's word: let go of them, and of what allocators keep back."""
+        """The host's request to unload the models, and to free what allocators keep back."""
         self._runner.title.show("unloading")
         self.doing = f"`unload` of `{self._runner.start['entry']}`"
         try:
@@ -86,16 +86,17 @@ class Models:
         self._runner.server.settle(method, *arguments)
 
 
-#: What the recipe's lever was at when the models were loaded.
+#: The value of the recipe's lever when the models were loaded.
 _lever = None
 
 
 def lever():
-    """Where the recipe's `[pod.lever]` is now, one of its `values`; None for a recipe without one.
+    """Returns the current value of the recipe's `[pod.lever]`, one of its `values`; None for a recipe without
+    a lever.
 
-    The host lowers it when memory ran out (`MemoryError`, CUDA's out of memory, a pod that was killed for its
-    memory), and runs the ask again: use it for what costs memory, such as a batch size. In `load` it is what
-    is to be loaded with.
+    After the memory ran out (`MemoryError`, CUDA's out of memory, a pod that was killed for its memory), the
+    host lowers the value and runs the ask again. Use it for what costs memory, such as a batch size. In
+    `load` it is the value to load with.
     """
     work = asks.current()
     if work is None or work.frame is None or work.frame.message is None:
@@ -108,17 +109,17 @@ _gpu = None
 
 
 def gpu():
-    """The GPU that this pod is to use, as its driver calls it (for NVIDIA its UUID), or None.
+    """Returns the GPU that this pod must use, as its driver names it (for NVIDIA its UUID), or None.
 
-    Frameworks see it alone, as their device 0: the host's choice is in CUDA_VISIBLE_DEVICES or
+    Frameworks see only this GPU, as their device 0: the host's choice is in CUDA_VISIBLE_DEVICES or
     ROCR_VISIBLE_DEVICES.
     """
     return _gpu
 
 
 def use(chosen):
-    """From now on frameworks see that GPU alone. They read the variable when they first touch a GPU, which is
-    in `load`."""
+    """From now on frameworks see only that GPU. They read the variable when they first use a GPU, which is in
+    `load`."""
     global _gpu
     if chosen is None:
         return
@@ -129,16 +130,16 @@ def use(chosen):
 
 
 def give_back():
-    """Memory that nothing refers to goes back to the system."""
+    """Gives memory that nothing refers to back to the system."""
     gc.collect()
     torch = sys.modules.get("torch")
     try:
         if torch is not None and torch.cuda.is_initialized():
             torch.cuda.empty_cache()
-    except Exception as error:  # what a half-imported torch raises is no reason to keep the place
+    except Exception as error:  # an error of a half-imported torch must not stop the rest
         tracebacks.say("torch kept its cache", error)
     try:
-        # Not every C library has it.
+        # Not every C library has this function.
         ctypes.CDLL(None).malloc_trim(0)
     except (ImportError, OSError, AttributeError):
         pass

@@ -12,7 +12,7 @@ import sys
 
 from . import asks, belonging, cache, control, faults, gate, guard, own, program, regions, residency, serving, sessions, steps, stuck, wire
 
-#: Methods of a pod that the runner calls itself, so that no operation may have their names.
+#: Methods of a pod that the runner calls itself; no operation may have these names.
 RESERVED = frozenset(("load", "unload", "checkpoint", "restore"))
 _CO_ASYNC = 0x80 | 0x200  # coroutine, async generator
 _TOP_LEVEL_AWAIT = 0x2000  # ast.PyCF_ALLOW_TOP_LEVEL_AWAIT; `ast` takes 6 ms to import
@@ -22,7 +22,7 @@ def main(page, title, packages_are_there=False):
     """Runs a pod whose control lane is standard input; never returns.
 
     `page`: u64s in memory that the host reads too, or None. `title`: the keeper's `Title`.
-    `packages_are_there`: a zygote set them up.
+    `packages_are_there`: a zygote has set up the packages.
     """
     try:
         Runner(page, title, packages_are_there).run()
@@ -34,7 +34,8 @@ class Runner:
     """One pod, from its first instruction until it serves."""
 
     def __init__(self, page, title, packages_are_there=False):
-        # Before anything else can print, read or fork: the lane is a private descriptor, fd 0 is nothing.
+        # Before anything else can print, read or fork: the lane becomes a private descriptor, and fd 0
+        # becomes /dev/null.
         lane = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 3)
         nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         os.dup2(nothing, 0)
@@ -42,10 +43,10 @@ class Runner:
         self.control = control.Control(_socket.socket(fileno=lane))
         self.page, self.title = page, title
         self._packages_are_there = packages_are_there
-        self.doing = lambda: "beginning"  # for the fault, should it fail
+        self.doing = lambda: "beginning"  # for the fault of a failure
 
     def run(self):
-        """Start, load, serve."""
+        """Starts, loads, serves."""
         import faulthandler
 
         _signal.signal(_signal.SIGINT, _signal.SIG_IGN)  # Ctrl-C is for the host
@@ -80,7 +81,7 @@ class Runner:
         guard.whose, guard.given_up = asks.current, stuck.Stuck(self.control, self.server)
         os.register_at_fork(after_in_child=self._forked)
         self.control.flush, self.control.wake = self.server.lane.flush, self.server.wake
-        # An older host has neither of the two.
+        # An older host sends neither of these two.
         if "blob_frame_bytes_max" in start:
             shared = regions.Regions(self.control.send, start["blob_frame_bytes_max"])
             self.control.regions = regions.regions = self.server.regions = shared
@@ -92,8 +93,8 @@ class Runner:
         wanted = start.get("cache")
         self.cache = None if wanted is None else cache.Cache(start["scratch"], wanted, self.control.send)
         if start["concurrency"] > 1:
-            # Before the recipe's folder is on the path: no file of it is taken for one of Python's by the
-            # runner.
+            # Before the recipe's folder is on the path, so that the runner never imports a file of it in
+            # place of Python's own module.
             from . import slots
 
             self.server.slots = slots.Slots(self.server, start["concurrency"])
@@ -102,18 +103,20 @@ class Runner:
         try:
             gate.main.run(self._become)
         except BaseException as error:
-            # Here nothing of the author's interrupts what he is told.
+            # Nothing of the author's interrupts the description of the failure here.
             self.failed(error, self.doing())
         gate.main.over()
         self.server.ground.loaded(start["concurrency"] == 1 and sessions.session() is None)
-        at_rest = self.title.at_rest if self.server.slots is None else _nothing  # its reader is never busy
+        # the main thread only reads, so it is never busy
+        at_rest = self.title.at_rest if self.server.slots is None else _nothing
         guard.given_up.ready = True
         self.control.send({"type": "ready"})
         self.title.show("ready")
         self.server.serve(at_rest)
 
     def _forked(self):
-        """A worker process of the author's must not hold the lanes open, let alone write to them."""
+        """Called in a worker process that the author's code forked: it must not hold the lanes open, or write
+        to them."""
         self.control.close()
         self.server.lane.close()
         own.let_go()
@@ -121,32 +124,34 @@ class Runner:
     # --- becoming the pod
 
     def _set_up_imports(self):
-        """The environment's packages, unless a zygote has them, and the recipe's own modules."""
+        """Sets up the environment's packages, unless a zygote has done so, and the recipe's own modules."""
         faults.locked = self.start["site_packages"] is not None
         if not self._packages_are_there:
             set_up_packages(self.start["site_packages"], self.start.get("python"))
         program.become(self.pod_folder, self.start["entry"])
-        sys.dont_write_bytecode = True  # the recipe's folder is what was signed, to the file
+        sys.dont_write_bytecode = True  # the recipe's folder must keep exactly the signed files
         try:
-            sys.stdout.reconfigure(line_buffering=True)  # a line in the log when it is printed, not 8 KiB later
+            # A line is in the log when it is printed, not 8 KiB later.
+            sys.stdout.reconfigure(line_buffering=True)
         except (AttributeError, ValueError):
             pass
         program.hear(asks.current)
 
     def _become(self):
-        """Imports, constructs, loads; warms up; says `started`. What comes out is the author's, in the midst
-        of `self.doing()`."""
+        """Imports, constructs, loads and warms up; sends `started`. Exceptions are the author's, raised while
+        `self.doing()`."""
         entry = self.start["entry"]
         self.doing = lambda: f"importing `{entry}`"
         kind = self._entry_class(entry)
         self.doing = lambda: f"constructing `{entry}`"
         pod = self._constructed(kind, entry)
-        shut = gate.shut_here()  # from here to his next word
+        shut = gate.shut_here()  # from here until the author's next code
         self.server.ground = belonging.Ground()
         self._find_operations(pod)
         sessions.find(pod, entry)
         resident = residency.Models(self, pod)
-        # Its threads would have to stand still; and a session's state is in it.
+        # With `concurrency` above 1, unloading would have to stop the threads; and a session has its state in
+        # the models.
         unloads = resident.can_unload() and self.start["concurrency"] == 1 and sessions.session() is None
         self.server.models = resident if unloads else None
         self.control.send({"type": "started", "unloads": True} if unloads else {"type": "started"})
@@ -180,7 +185,7 @@ class Runner:
             raise faults.Fault("import_failed", said, hint, {"type": "TypeError"}) from None
 
     def failed(self, error, doing):
-        """Tells the host what could not be done, and ends the process."""
+        """Tells the host what failed, and ends the process."""
         fault = faults.of_start(error, doing, self.start["models"], self.pod_folder, program.printed_before())
         self.control.send({"type": "failed", "fault": fault})
         control.leave(1)
@@ -201,7 +206,7 @@ class Runner:
         try:
             __import__(module_name)
         except ModuleNotFoundError as error:
-            # Or the folder that it would be in.
+            # Or a folder on the way to the module is missing.
             if error.name is not None and (module_name + ".").startswith(error.name + "."):
                 path = os.path.join(self.pod_folder, module_name.replace(".", os.sep) + ".py")
                 hint = steps.of_entry(module_name, class_name, self.pod_folder)
@@ -217,7 +222,8 @@ class Runner:
                 f"the module `{module_name}` has no class `{class_name}` (it has: {', '.join(names) or 'none'})",
                 f"set `entry` in recipe.toml to `{module_name}:{names[0] if len(names) == 1 else 'Class'}`",
             )
-        # On Python 3.9 asyncio's locks bind to the loop that is current when they are made: it must be ours.
+        # On Python 3.9 asyncio's locks bind to the loop that is current when they are made: that must be the
+        # pod's loop.
         if any(_code_flags(value) & _CO_ASYNC for value in vars(kind).values()):
             self.server.event_loop()
         return kind
@@ -234,7 +240,7 @@ class Runner:
                 lacks = f"`{self.start['entry']}` has no method `{method_name}` for the operation `{name}`"
                 hint = f"add `def {method_name}(self, input): ...`, or take the operation out of recipe.toml"
                 if self.start.get("glue") and method is None:
-                    self.server.lacking[name] = lacks, hint  # glue answers it, perhaps without asking
+                    self.server.lacking[name] = lacks, hint  # the glue answers it, perhaps without an ask
                     continue
                 raise faults.Fault("import_failed", lacks, hint)
             takes_blobs = _takes_blobs(method)
@@ -244,17 +250,17 @@ class Runner:
                 raise faults.Fault("import_failed", text, f"take `batch` out of [operations.{name}] in recipe.toml")
             is_async = bool(_code_flags(method) & _CO_ASYNC)
             operation = serving.Operation(method, takes_blobs, declared["streaming"], declared["batch"], is_async)
-            # What reaches a method then was held against what is declared, or is the glue's.
+            # The blobs that reach a method were then checked against the declaration, or come from the glue.
             operation.must_take_blobs = bool(declared.get("blobs") or self.start.get("glue"))
             self.server.operations[name] = operation
 
 
 def set_up_packages(packages, python=None):
-    """The environment's packages, as `site` would without -I -S. `packages`: their folder, or None.
+    """Sets up the environment's packages, as `site` would without -I -S. `packages`: their folder, or None.
 
-    `python`: the environment's interpreter. It runs nothing here, because its folder holds what a stranger's
-    packages put there; but this process says of itself that it is that one, and so are the processes that it
-    starts.
+    `python`: the environment's interpreter. It runs nothing here, because its folder holds files that
+    third-party packages put there. But this process presents itself as that interpreter, and so do the
+    processes that it starts.
     """
     if python is not None:
         sys.executable = python
@@ -264,7 +270,8 @@ def set_up_packages(packages, python=None):
         beside = os.path.dirname(sys.executable)
         if any(os.path.exists(os.path.join(at, "pyvenv.cfg")) for at in (beside, os.path.dirname(beside))):
             if python is not None:
-                sys.prefix = sys.exec_prefix = os.path.dirname(beside)  # as this interpreter would have found itself
+                # As this interpreter would have set it.
+                sys.prefix = sys.exec_prefix = os.path.dirname(beside)
             site.main()  # sets sys.prefix to the environment, runs its .pth files
         if os.path.realpath(packages) not in map(os.path.realpath, sys.path):
             site.addsitedir(packages)
@@ -279,7 +286,7 @@ def _code_flags(function):
 
 
 def _takes_blobs(method):
-    """Whether the method (or what its decorators wrap) has a parameter named `blobs`."""
+    """Returns whether the method (or the function that its decorators wrap) has a parameter named `blobs`."""
     while hasattr(method, "__wrapped__"):
         method = method.__wrapped__
     code = getattr(method, "__code__", None)

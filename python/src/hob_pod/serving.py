@@ -14,13 +14,14 @@ import types
 from . import answers, asks, belonging, control, ending, faults, gate, guard, lane, own, program, sessions, steps, tracebacks, wire
 from .blob import Blob
 
-#: An operation whose last runs were all shorter than HELD_S lets the answers before it wait: this many runs.
+#: If an operation's last runs were all shorter than HELD_S, earlier answers wait for its answer: this is the
+#: number of runs.
 QUICK_RUNS = 8
 _monotonic, _trace, _profile, _depth = time.monotonic, sys.gettrace, sys.getprofile, sys.getrecursionlimit
 _bind = belonging.variable.set
-#: Functions that a TypeError is known of by its frames to have come from: others have none.
+#: Only for functions of these types do a TypeError's frames show whether the call itself failed.
 _OF_PYTHON = (types.FunctionType, types.MethodType)
-#: Types of results that need no look at whether they are awaited or iterated.
+#: Types of results that are never awaited or iterated.
 _PLAIN = frozenset((dict, list, str, int, float, bool, tuple, type(None)))
 
 
@@ -32,11 +33,12 @@ class Operation:
     def __init__(self, method, takes_blobs, streaming, batch, is_async):
         self.method = method
         self.takes_blobs = takes_blobs
-        self.must_take_blobs = False  # whether the recipe is to blame, not its caller, where blobs come and it takes none
+        # Whether the recipe is to blame, not its caller, if blobs come and the method takes none.
+        self.must_take_blobs = False
         self.streaming = streaming
         self.batch = batch
-        self.is_async = is_async  # calling the method runs nothing yet
-        self.quick = 0  # how many runs in succession were short
+        self.is_async = is_async  # calling the method only makes a coroutine or an async generator
+        self.quick = 0  # number of consecutive short runs
 
 
 class Server:
@@ -44,11 +46,12 @@ class Server:
 
     def __init__(self, sock, start, pod_folder):
         self.operations = {}
-        self.lacking = {}  # of those that are declared, and why: (what, hint)
+        self.lacking = {}  # declared operations without a method, and why: (what, hint)
         self.regions = None  # memory that the host shares with this pod
-        self.models = None  # lets go of them, and loads them again, for a class that can
-        self.cache = None  # whether the author's libraries keep something on disk, while that is looked for
-        self.slots = None  # where the author's code runs with concurrency above 1
+        self.models = None  # unloads the models and loads them again, for a class that can
+        # checks whether the author's libraries keep something on disk; None once the check is over
+        self.cache = None
+        self.slots = None  # runs the author's code with concurrency above 1
         self.lane = lane.Lane(sock)
         self.answers = answers.Answers(start, pod_folder)
         self._socket = sock
@@ -56,13 +59,14 @@ class Server:
         self._digest = start["digest"]
         self._frame_bytes_max = start["frame_bytes_max"]
         self._loop = None
-        self.loop_of_works = None  # (the function that sets it, the event loop) that plain methods find as the current one
-        self.ground = belonging.Ground()  # that of a pod whose class was made follows
+        # The event loop that plain methods find as the current one: (the function that sets it, the loop).
+        self.loop_of_works = None
+        self.ground = belonging.Ground()  # replaced once the pod's class is constructed
         asks.hand.emit = self._progress
         ending.tasks = self.end_tasks
 
     def event_loop(self):
-        """The pod's one event loop; asyncio is imported when it is first wanted."""
+        """Returns the pod's one event loop; asyncio is imported on first use."""
         if self._loop is None or self._loop.is_closed():
             asyncio = program.of_python("asyncio")
             self._loop = asyncio.new_event_loop()
@@ -73,8 +77,8 @@ class Server:
         return self._loop
 
     def settle(self, function, *arguments):
-        """Runs a function of the author's that is no work (`load`, a warm-up), to the end of what it
-        gives."""
+        """Runs a function of the author's that is no work (`load`, a warm-up); also awaits what it
+        returns."""
         gate.main.run(self._settle, function, *arguments)
 
     def _settle(self, function, *arguments):
@@ -85,7 +89,7 @@ class Server:
             self._complete(loop, self.ground.task(loop, result, box), box)
 
     def serve(self, at_rest):
-        """Answers asks until the host goes or drains. `at_rest()` is called before each read."""
+        """Answers asks until the host hangs up or drains the pod. `at_rest()` is called before each read."""
         decoder = wire.Decoder(self._frame_bytes_max)
         take = self._take if self.slots is None else self.slots.take
         receive, main = self._socket.recv_into, gate.main
@@ -109,14 +113,14 @@ class Server:
                 take(frame, more)
 
     def wake(self):
-        """For any thread: the main thread reads the end of the lane, and ends the process in order."""
+        """Makes the main thread read the end of the lane, and so end the process in order. For any thread."""
         try:
             self._socket.shutdown(_socket.SHUT_RD)
         except OSError:
-            pass  # it ended already
+            pass  # it has ended already
 
     def work_of(self, frame, now):
-        """The work that a frame asks for; None for a word to the session. Raises ProtocolError."""
+        """Returns the work that a frame asks for; None for a message that is no ask. Raises ProtocolError."""
         message = frame.message
         if message is None:
             return asks.Work(frame.ask, now, None, frame)
@@ -140,7 +144,7 @@ class Server:
         return asks.BatchWork(items, now, operation, frame)
 
     def _between(self, message):
-        """A word of the host that is for this thread and no ask."""
+        """Handles a message of the host for this thread that is no ask."""
         if message["type"] == "unload":
             self.models.unload()
         elif message["type"] == "load":
@@ -149,7 +153,7 @@ class Server:
             gate.main.run(sessions.between, message)
 
     def _take(self, frame, more):
-        """Does one work on this thread; `more` works were read with it, so its answer may wait for theirs."""
+        """Runs one work on this thread; `more` works were read with it, so its answer may wait for theirs."""
         now = _monotonic()
         work = self.work_of(frame, now)
         if work is None:
@@ -189,38 +193,39 @@ class Server:
     # --- from work to the frames that answer it
 
     def run(self, work):
-        """Runs `work` on this thread, in a context of its own; gives the parts of what answers it, whatever
-        happens in between."""
+        """Runs `work` on this thread, in a context of its own; returns the parts of its answer, whatever
+        happens."""
         _bind(work)
         if self.ground.decimal is not None:
             self.ground.set_decimal()
         if self.loop_of_works is not None:
             set_loop, loop = self.loop_of_works
-            set_loop(loop)  # `asyncio.run` of the work before leaves none
+            set_loop(loop)  # `asyncio.run` of an earlier work leaves no current loop
         here = work.gate
         try:
             try:
                 here.open = True
-                # No name for what comes out: errors in it know this frame, and the frame would know them.
+                # The method's result has no name here: an exception in it refers to this frame, and the frame
+                # would refer to the exception.
                 parts = self._outputs(work, self._call(work), True)
             finally:
-                here.open = False  # with no call before it, in which something could come
-                # The last place where a cancel can interrupt; from here on nothing can end up in the next
-                # ask.
+                here.open = False  # a plain store: no call before it in which an interruption could arrive
+                # The last place where a cancel can interrupt; from here on no interrupt can hit the next ask.
                 self._leave(work)
         except faults.Cancelled:
             here.open = False
-            # A worker thread's one interrupt may have come into the `disarm` above. There is no second one.
+            # A worker thread's one interrupt may have arrived in the `disarm` above. There is no second one.
             self._leave(work)
             return self.cancelled(work)
-        except BaseException as error:  # also an exit, asyncio's CancelledError, and what authors derive from BaseException
+        # BaseException: also an exit, asyncio's CancelledError, and what authors derive from BaseException.
+        except BaseException as error:
             here.open = False
-            self._leave(work)  # what was set before may have come into the one above
+            self._leave(work)  # an exception that was set before may have arrived in the `_leave` above
             return self._failed(work, error)
         return self._only_wanted(work, parts) if work.cancelled or work.batch else parts
 
     def _leave(self, work):
-        """The author's code is over."""
+        """Called when the author's code is over."""
         if _trace() is not None or _profile() is not None or _depth() != self.ground.depth:
             self.ground.calm(work.thread == 0)
         if work.gate.thrown:
@@ -233,8 +238,7 @@ class Server:
                 self.ground.restore()
 
     async def run_async(self, work):
-        """As `run`, for a method whose call runs nothing yet, on the event loop; a cancel cancels its
-        task."""
+        """`run` on the event loop, for a method whose call runs nothing yet; a cancel cancels its task."""
         try:
             given = work.operation.method(*self._arguments(work))
             if hasattr(type(given), "__anext__"):
@@ -248,13 +252,14 @@ class Server:
         return self._only_wanted(work, parts)
 
     def parts_of(self, work, task):
-        """What the task of `run_async` gave: it may have been raised what somebody set in the loop's
-        thread."""
+        """Returns the result of the task of `run_async`. The task may have raised an exception that other
+        code set in the loop's thread."""
         error = task.exception()
         return task.result() if error is None else self._failed(work, error)
 
     def _outputs(self, work, value, called=False):
-        """The parts that answer with `value`. `called`: it is what a method gave that may have more to do."""
+        """Returns the parts of the answer with `value`. `called`: a method returned it, so it may have to be
+        awaited or iterated."""
         if called and type(value) not in _PLAIN:
             value = self._value(work, value)
         if self.cache is not None and not self.cache.look():
@@ -265,13 +270,13 @@ class Server:
         return self.answers.output(work.ask, value, work.outgoing)
 
     def over(self, work):
-        """The answer is out, and nothing of the runner's looks at the blobs of `work` any more."""
+        """Called when the answer is sent, and the runner no longer uses the blobs of `work`."""
         if work.regions:
             work.frame = None
             self.regions.done(work.regions)
 
     def _unsent(self, work):
-        """What was to be sent is not: the regions with its blobs are this pod's again."""
+        """Takes back the regions with blobs that will not be sent."""
         outgoing, work.outgoing = work.outgoing, None
         for region in outgoing or ():
             self.regions.unused(region)
@@ -284,7 +289,7 @@ class Server:
             return parts
         if len(work.deadlines) == len(work.items):
             return parts
-        # An answer of a batch is one part: it carries no blobs.
+        # An answer of a batch is one part, because it carries no blobs.
         return [
             part if item["ask"] in work.deadlines else self._cancelled_ask(work, item["ask"])[0] for item, part in zip(work.items, parts)
         ]
@@ -298,15 +303,16 @@ class Server:
             return self.answers.fault(work.ask, {"code": error.code, "message": error.message})
         fault = self.answers.fault_of(error, message["operation"], work.ends() <= time.monotonic(), work.printed)
         if not work.batch:
-            return self._only_wanted(work, self.answers.fault(work.ask, fault))  # telling may have taken a while
+            # Describing the fault may have taken a while.
+            return self._only_wanted(work, self.answers.fault(work.ask, fault))
         return self._only_wanted(work, self.answers.faults(work, fault, work.operation is not None))
 
     def cancelled(self, work):
-        """What answers a work that was cancelled."""
+        """Returns the answer of a cancelled work."""
         self._unsent(work)
         if not work.batch:
             return self._cancelled_ask(work, work.ask)
-        # Also if the author raised `Cancelled` although somebody waits: nobody gets a result.
+        # Also if the author raised `Cancelled` although callers still wait: no item has a result.
         return [part for item in work.items for part in self._cancelled_ask(work, item["ask"])]
 
     def _cancelled_ask(self, work, ask):
@@ -314,7 +320,8 @@ class Server:
         return self.answers.fault(ask, {"code": "cancelled", "message": f"`{name}` was cancelled"})
 
     def left_out(self, work):
-        """Answers the items that were cancelled before their batch began. Whether anything is left to run."""
+        """Answers the items that were cancelled before their batch began. Returns whether any item is left to
+        run."""
         for ask in work.left_out:
             self.lane.send(self._cancelled_ask(work, ask))
         return bool(work.items)
@@ -371,7 +378,7 @@ class Server:
             raise faults.Fault("recipe_failed", f"`{name}` raised TypeError: {guard.text(error)}", hint, {"type": "TypeError"}) from None
 
     def _value(self, work, value):
-        """What the author's method came to that gave `value`."""
+        """Returns the final value for `value`, which the author's method returned: awaits or iterates it."""
         if type(value) is types.CoroutineType or hasattr(type(value), "__await__"):
             return self._await(work, value)
         if work.batch:
@@ -405,7 +412,7 @@ class Server:
         finally:
             close = getattr(chunks, "close", None)
             if close is not None:
-                close()  # runs the author's `finally` now, not when the garbage collector finds time
+                close()  # runs the author's `finally` now, and not whenever the garbage collector does
 
     async def _stream_async(self, work, chunks):
         try:
@@ -419,7 +426,8 @@ class Server:
                 await close()
 
     def _await(self, work, awaitable):
-        """Runs it as a task of its own, so that a cancel can reach it; signals would tear the loop itself."""
+        """Runs it as a task of its own, so that a cancel can reach it; a signal would interrupt the loop
+        itself."""
         asks.disarm(work)
         if self.slots is not None:
             return self.slots.wait_for(work, awaitable)
@@ -432,7 +440,8 @@ class Server:
         return self._complete(loop, task, box)
 
     def _complete(self, loop, task, box):
-        """What the task of an outcome was. An exit of another task, one in the background, is not its own."""
+        """Returns the outcome of the task in `box`. An exit of another task, in the background, does not
+        count."""
         try:
             while not task.done():
                 try:
@@ -441,19 +450,19 @@ class Server:
                     if loop.is_closed():
                         raise
                     tracebacks.say("a task in the background exited", error)
-            task.result()  # it was cancelled before its first step, if it raises anything
+            task.result()  # raises only if the task was cancelled before its first step
             return guard.given(box)
         except BaseException:
-            # Of a handler of a signal, say, in the midst of the loop. What is left of this work is not for
-            # the next one's time.
+            # Raised by a signal handler during the loop, for example. What is left of this work must not run
+            # during the next one.
             if not task.done() and not loop.is_closed():
                 task.cancel()
                 loop.run_until_complete(task)
             raise
 
     def end_tasks(self):
-        """The pod ends: what is left in the loop is cancelled and run to its end, as `asyncio.run` does
-        it."""
+        """Called at the pod's end: cancels the tasks that are left in the loop and runs them to their end, as
+        `asyncio.run` does."""
         if self._loop is None or self._loop.is_closed():
             return
         if self.slots is None:
@@ -462,7 +471,7 @@ class Server:
             self.slots.wait_for_all(_end_tasks(self._loop))
 
     def _background(self):
-        """Runs what the author's code left in the loop until an ask comes. Nothing is run where nothing is
+        """Runs tasks that the author's code left in the loop until an ask comes. Does nothing if no task is
         left."""
         while not self._loop.is_closed() and _is_left(self._loop):
             try:
@@ -472,7 +481,7 @@ class Server:
                 tracebacks.say("a task in the background exited, or a handler of a signal raised", error)
 
     def _run_background(self, loop):
-        """Whether an ask came."""
+        """Runs the loop; returns whether an ask came."""
         while not loop.is_closed() and _is_left(loop):
             come = []
 
@@ -498,7 +507,7 @@ class Server:
         self._emit(work, parts)
 
     def _chunk_of(self, work, value):
-        """The frame of a chunk, and what it weighs."""
+        """Returns the frame of a chunk, and its weight."""
         paused = asks.pause(work)
         work.outgoing = []
         try:
@@ -529,7 +538,8 @@ class Server:
 
 
 def _descriptors_of(loop):
-    """Those of asyncio's own loop; one that the author installed may have others, or none."""
+    """Returns the descriptors of asyncio's own loop; a loop that the author installed may have others, or
+    none."""
     found = (getattr(loop, name, None) for name in ("_selector", "_ssock", "_csock"))
     return [part.fileno() for part in found if part is not None]
 
@@ -549,15 +559,15 @@ async def _end_tasks(loop):
 
 
 def _is_left(loop):
-    """Whether the loop has anything to do or to wait for."""
+    """Returns whether the loop has anything to do or to wait for."""
     try:
-        # Its own pipe, by which other threads wake it, is one of those.
+        # One entry is the loop's own pipe, with which other threads wake it.
         if loop._ready or loop._scheduled or len(loop._selector.get_map()) > 1:
             return True
     except AttributeError:  # a loop of another kind, which the author installed
         return True
     asyncio = program.of_python("asyncio")
-    # Up to Python 3.11 they are all in one set; to ask whether it is empty takes a tenth of what a list of
-    # them does, after each work.
+    # Up to Python 3.11 all tasks are in one set. Checking whether the set is empty, after each work, takes a
+    # tenth of the time of listing the tasks.
     known = getattr(getattr(asyncio, "tasks", None), "_all_tasks", None)
     return (known is None or len(known) > 0) and bool(asyncio.all_tasks(loop))

@@ -12,18 +12,18 @@ from . import asks, faults, guard, tracebacks, wire
 
 
 class _State:
-    """State of this process; one instance, below. Without a session nothing of it is ever set."""
+    """The state of this process; one instance, below. Without a session it is never set."""
 
     def __init__(self):
         self.name = None
         self.give = None  # the author's `checkpoint`, if the class has one
         self.close = None  # the author's `close`
-        self.asked = self.given = 0  # numbers of the host's requests: the last heard, the last that was answered
+        self.asked = self.given = 0  # numbers of the host's requests: the last heard, the last answered
         self.control = None
         self.folder = None
         self.piece_bytes_max = self.checkpoint_bytes_max = 0
         self.giving = _thread.allocate_lock()
-        self.heard = _thread.allocate_lock()  # released by the control thread when the host answered
+        self.heard = _thread.allocate_lock()  # released by the control thread when the host has answered
         self.heard.acquire()
         self.answer = None
 
@@ -32,22 +32,21 @@ state = _State()
 
 
 def session():
-    """The name of the session that this pod belongs to, or None."""
+    """Returns the name of the session that this pod belongs to, or None."""
     return state.name
 
 
 def checkpoint_due():
-    """Whether `checkpoint()` would give the state: a checkpoint's time has come, or somebody asked for
-    one."""
+    """Returns whether `checkpoint()` would send the state: a checkpoint is due, or was requested."""
     return state.asked > state.given and state.give is not None
 
 
 def checkpoint(force=False):
-    """At a safe point inside a long operation: gives the pod's state to the host if that is due (or `force`).
+    """Sends the pod's state to the host if that is due (or `force`). For safe points inside a long operation.
 
-    Calls `checkpoint` of the class. True: the host has it durably, and a pod that follows this one begins
-    with it. False: nothing was due, there is no session, or the host could not keep it (`hob sessions` says
-    why). What `checkpoint` of the class raises comes out here.
+    Calls the class's `checkpoint`. Returns True if the host has the state on disk; the next pod then begins
+    with it. Returns False if nothing was due, there is no session, or the host could not keep the state
+    (`hob sessions` says why). Raises what the class's `checkpoint` raises.
     """
     if state.give is None or not (force or state.asked > state.given):
         return False
@@ -68,7 +67,8 @@ def _give():
         except BaseException as error:
             _send({"type": "checkpoint", "fault": faults.of(error, "`checkpoint`", folder=state.folder)})
             raise
-        # Not interrupted between a piece and its answer: the host would take the next one for a misdeed.
+        # A cancel must not interrupt between a piece and its answer: the host would treat the next piece as a
+        # protocol violation.
         work = asks.current()
         paused = work is not None and asks.pause(work)
         try:
@@ -101,7 +101,7 @@ def _send_all(data, is_json):
 
 
 def _send(message, tail=None):
-    """On the control lane, whatever else goes on there."""
+    """Sends on the control lane, which other messages share."""
     state.control.send(message, () if tail is None else (tail,))
 
 
@@ -109,7 +109,7 @@ def _send(message, tail=None):
 
 
 def prepare(start, control, pod_folder):
-    """Once, before any code of the author's."""
+    """Called once, before any code of the author's."""
     declared = start.get("session")
     if declared is None:
         return
@@ -122,12 +122,12 @@ def prepare(start, control, pod_folder):
 
 
 def _forked():
-    """A worker process of the author's has no session."""
+    """Called in a worker process that the author's code forked: it has no session."""
     state.name = state.give = state.close = None
 
 
 def find(pod, entry):
-    """Finds the author's methods. Raises Fault if one that belongs to another is missing."""
+    """Finds the author's methods. Raises Fault if one of a pair is missing."""
     if state.name is None:
         return
     found = {name: getattr(pod, name, None) for name in ("checkpoint", "restore", "close")}
@@ -159,7 +159,7 @@ def restore(pod, start, descriptor):
 
 
 def wanted(seq):
-    """The host wants the state."""
+    """The host requests the state."""
     if state.give is None:
         _send({"type": "checkpoint"})
     else:
@@ -167,7 +167,7 @@ def wanted(seq):
 
 
 def kept(message):
-    """What became of a piece."""
+    """The host's answer to a piece."""
     state.answer = message
     state.heard.release()
 
@@ -176,15 +176,15 @@ def kept(message):
 
 
 def between(message):
-    """The host's word on the data lane."""
+    """Handles the host's message on the data lane."""
     if message["type"] == "give":
-        # Its twin on the control lane may still be under way.
+        # The same request on the control lane may still be in transit.
         state.asked = max(state.asked, message["seq"])
         if checkpoint_due():
             try:
                 _give()
             except BaseException as error:
-                tracebacks.say("`checkpoint` failed", error)  # the host was told
+                tracebacks.say("`checkpoint` failed", error)  # the host has been told
         return
     try:
         if state.close is not None:

@@ -11,7 +11,8 @@ import time
 
 from . import asks, control, gate, guard, program, tracebacks
 
-_start_thread = _thread.start_new_thread  # before `belonging` follows those of the author
+# taken before `belonging` replaces it to follow the author's threads
+_start_thread = _thread.start_new_thread
 
 
 class Slots:
@@ -24,15 +25,15 @@ class Slots:
             self._free.put(None)
         self._jobs = _queue.SimpleQueue()
         self._counting = _thread.allocate_lock()
-        self._idle = 0  # threads that wait for a job, less the jobs that wait for them
+        self._idle = 0  # threads that wait for a job, minus the jobs that wait for threads
         self._loop = None
 
     def take(self, frame, _more):
-        """Called by the main thread: hands over the work of `frame`, as soon as there is a place."""
+        """Called by the main thread: hands over the work of `frame` as soon as a slot is free."""
         self._free.get()
         work = self._server.work_of(frame, time.monotonic())
         if not asks.begin(work):
-            self._free.put(None)  # whoever finishes the last work ends the process
+            self._free.put(None)  # the thread that finishes the last work ends the process
             return
         if work.batch and not self._server.left_out(work):
             self._over(work)
@@ -49,7 +50,7 @@ class Slots:
                 _start_thread(self._run_thread, ())
 
     def wait_for(self, work, awaitable):
-        """Called by a worker thread, of a method that turned out to give an awaitable: what that gives."""
+        """Called by a worker thread for a method that returned an awaitable: returns its result."""
         loop = self._event_loop()
         done = _thread.allocate_lock()
         done.acquire()
@@ -63,17 +64,18 @@ class Slots:
                 task.cancel()
 
         def finished(task):
-            # Not inside `run`: a task that is cancelled before its first step never gets there.
+            # Not inside `run`: a task that is cancelled before its first step never runs `run`.
             result.append(task)
             done.release()
 
         loop.call_soon_threadsafe(start)
         done.acquire()
-        result[0].result()  # it was cancelled before its first step, if it raises anything
+        result[0].result()  # raises only if the task was cancelled before its first step
         return guard.given(box)
 
     def wait_for_all(self, awaitable):
-        """Called by the main thread at the pod's end: that is run on the loop, if there ever was one."""
+        """Called by the main thread at the pod's end: runs `awaitable` on the loop, if there ever was a
+        loop."""
         if self._loop is None:
             awaitable.close()
             return
@@ -108,7 +110,7 @@ class Slots:
                 work.thread, work.gate = here.thread, here
                 parts = self._server.ground.context.copy().run(self._server.run, work)
                 self._answer(work, parts)
-                parts = None  # what the author returned is not kept until the next job
+                parts = None  # the author's result must not be kept until the next job
                 self._answered(work)
                 work = None
                 if here.waits:
@@ -132,7 +134,7 @@ class Slots:
             here = gate.Gate()
             while not self._loop.is_closed():
                 try:
-                    here.run(self._loop.run_forever)  # until the author stops it, which is not his
+                    here.run(self._loop.run_forever)  # until the author stops the loop, which the pod owns
                 except BaseException as error:
                     tracebacks.say("a task in the background exited, or something was set to be raised in the loop's thread", error)
             raise RuntimeError("the recipe closed the pod's event loop")

@@ -7,7 +7,7 @@ import os
 
 from . import guard, tracebacks
 
-#: Modules of the recipe that are named in a hint.
+#: Most modules of the recipe that a hint names.
 _MODULES_MAX = 8
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
@@ -41,13 +41,13 @@ WRITE = (
     " give it back as a blob"
 )
 
-# What the interpreter put in, whatever a subclass has under that name.
+# The interpreter's own attribute, whatever a subclass has under that name.
 _filename_of = OSError.__dict__["filename"].__get__
 
 
 def of(error, text, starts=False):
-    """The next step after `error`, an exception of the author's code; `text` is its own. `starts`: the pod
-    was not ready yet."""
+    """Returns the next step after `error`, an exception of the author's code; `text` is its text. `starts`:
+    the pod was not ready yet."""
     kind = guard.kind(error)
     if guard.is_a(error, SyntaxError):
         return _SYNTAX
@@ -68,8 +68,8 @@ def of(error, text, starts=False):
 
 
 def is_unfit(error):
-    """Whether a TypeError came of calling a function with arguments that it does not take: no line of it
-    ran."""
+    """Returns whether a TypeError came from calling a function with arguments that it does not take: none of
+    its lines ran."""
     frame = tracebacks.stack(error)
     while frame is not None:
         if not guard.plain(frame.tb_frame.f_code.co_filename).startswith(_HERE):
@@ -79,7 +79,7 @@ def is_unfit(error):
 
 
 def signature(name, takes_blobs=False, is_batch=False):
-    """How a method is written that the runner calls, and what it is called with."""
+    """Returns how to write a method that the runner calls, and with what it is called."""
     if name == "load":
         return "it is called with the paths of the models: write `def load(self, models):`"
     method = name.replace("-", "_").replace(".", "_")
@@ -93,14 +93,14 @@ def signature(name, takes_blobs=False, is_batch=False):
 
 
 def no_blobs(name):
-    """The next step where a caller gave blobs to a method that takes none, and the manifest does not say
-    which it takes."""
+    """Returns the next step if a caller gave blobs to a method that takes none, and the manifest does not
+    declare blobs."""
     return f"call it without blobs; or its author has it take them: {signature(name, takes_blobs=True)}"
 
 
 def of_entry(module, name, folder):
-    """The next step where the recipe's `folder` has no module of the name `module`, whose `name` is the pod's
-    class."""
+    """Returns the next step if the recipe's `folder` has no module named `module`, in which the pod's class
+    `name` should be."""
     first, _, rest = module.partition(".")
     if first == "pod" and _has(folder, rest):
         return f"modules are named from the folder `pod`: set `entry` in recipe.toml to `{rest}:{name}`"

@@ -11,21 +11,22 @@ import time
 
 from . import asks, own
 
-#: How long works that go on beside it may take before the pod ends all the same, in seconds.
+#: How long other works in progress may take before the pod ends in any case, in seconds.
 NEIGHBOURS_S = 30.0
 _LOOK_S = 0.05
 _HINT = "let `__str__`, `__repr__` and attributes of an exception return, and let BaseException pass through them"
 
 
 class Stuck:
-    """Called by a thread of the guard's."""
+    """Called by the guard, on a thread of the guard's."""
 
     def __init__(self, control, server):
         self._control, self._server = control, server
-        self.ready = False  # whether there are works
+        self.ready = False  # whether the pod serves works yet
 
     def __call__(self, work, kind, interrupts):
-        """`work`: that whose thread it is, or None. `kind`: of what was asked. Never returns."""
+        """`work`: the work of the stuck thread, or None. `kind`: the type of the object that was asked. Never
+        returns."""
         said = f"code of a {kind} that was asked for its text, or for what is in it, went on although it was interrupted {interrupts} times"
         own.write(f"hob_pod: {said}: this pod ends\n".encode("utf-8", "replace"))
         faulthandler.dump_traceback(own.told)

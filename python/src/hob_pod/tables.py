@@ -11,13 +11,13 @@ _INDEX_SERIES = "`.to_dict()` keeps it as keys, `.tolist()` leaves it out"
 
 
 def series(conversion, value):
-    """pandas' Series."""
+    """Converts pandas' Series."""
     _check_index(conversion, value, _INDEX_SERIES)
     return conversion.of(value.tolist())
 
 
 def frame(conversion, value):
-    """pandas' DataFrame."""
+    """Converts pandas' DataFrame."""
     _check_index(conversion, value, _INDEX_TABLE)
     if not value.columns.is_unique:
         raise conversion.wrong(f"{conversion.named(value)} with two columns of one name", "give each column a name of its own")
@@ -31,14 +31,14 @@ def _check_index(conversion, value, hint):
 
 
 def _counts(index):
-    """Whether the numbers of an index are those of its rows."""
+    """Returns whether the index just counts the rows."""
     if hasattr(index, "start") and hasattr(index, "step"):
         return index.start == 0 and index.step == 1
     return index.tolist() == list(range(len(index)))
 
 
 def polars(method):
-    """The way of what has that method."""
+    """Returns the conversion of objects that have that method."""
 
     def way(conversion, value):
         if method == "to_dicts":
@@ -57,7 +57,7 @@ def _check_nanoseconds(conversion, column, dtype, what):
 
 
 def _is_lossy(column, dtype):
-    """Whether a time in it has a part that Python's times have not."""
+    """Returns whether a time in the column is finer than Python's times."""
     name = getattr(dtype, "__name__", None) or type(dtype).__name__
     if name in ("List", "Array"):
         return _has_times(dtype) and _is_lossy(column.explode(), dtype.inner)
@@ -67,7 +67,7 @@ def _is_lossy(column, dtype):
 
 
 def _has_times(dtype):
-    """Whether there are times in nanoseconds in it."""
+    """Returns whether the type contains times in nanoseconds."""
     name = getattr(dtype, "__name__", None) or type(dtype).__name__
     if name in ("List", "Array"):
         return _has_times(dtype.inner)
@@ -77,13 +77,14 @@ def _has_times(dtype):
 
 
 def arrow_scalar(conversion, value):
-    """pyarrow's scalars."""
+    """Converts pyarrow's scalars."""
     _check_times(conversion, value, value.type)
     return conversion.of(value.as_py())
 
 
 def _check_times(conversion, value, kind):
-    """Of `time64[ns]` alone pyarrow gives what is not all of it; of other nanoseconds all, or an error."""
+    """Checks `time64[ns]`, the only type whose times pyarrow silently cuts; for others in nanoseconds it
+    keeps everything, or raises."""
     text = str(kind)
     if "time64[ns]" not in text:
         return
@@ -96,7 +97,7 @@ def _check_times(conversion, value, kind):
 
 
 def arrow(conversion, value):
-    """pyarrow's tables and arrays."""
+    """Converts pyarrow's tables and arrays."""
     names = getattr(value, "column_names", ())
     if len(set(names)) != len(names):
         raise conversion.wrong(f"{conversion.named(value)} with two columns of one name", "give each column a name of its own")

@@ -12,18 +12,18 @@ import stat
 
 from . import guard, own
 
-#: Frames of one error that are kept, the innermost ones; and how many are counted at all.
+#: Frames of one error that are kept, the innermost ones; and the most that are counted.
 FRAMES_MAX, FRAMES_COUNTED_MAX = 60, 200_000
-#: Errors of one chain, of one group, and groups within each other.
+#: Most errors of one chain, errors of one group, and nested groups.
 CHAIN_MAX, GROUP_MAX, GROUPS_DEEP_MAX = 8, 8, 3
 NOTES_MAX = 10
-#: Longest source file that is read, in bytes, and how many there may be for one text.
+#: Longest source file that is read, in bytes, and most files that are read for one text.
 SOURCE_BYTES_MAX, SOURCES_MAX = 4 << 20, 30
 LINE_CHARS_MAX = 500
-#: Frames of the same line that are shown before the rest of them is counted.
+#: Frames of the same line that are shown; further ones are only counted.
 REPEATED_MAX = 3
 
-_open, _stat = open, os.stat  # an author may put others in their place
+_open, _stat = open, os.stat  # taken now: an author may replace them
 _FIELDS = {name: BaseException.__dict__[name].__get__ for name in ("__cause__", "__context__", "__suppress_context__", "__traceback__")}
 _SYNTAX = {name: SyntaxError.__dict__[name].__get__ for name in ("filename", "lineno", "offset", "text", "msg")}
 try:
@@ -37,24 +37,26 @@ _HEAD = "Traceback (most recent call last):"
 
 
 def cause(error):
-    """What `error` was raised from."""
+    """Returns the error that `error` was raised from."""
     return _FIELDS["__cause__"](error)
 
 
 def context(error):
-    """What was handled when `error` was raised, unless it was raised from something."""
+    """Returns the error that was handled when `error` was raised, unless `error` was raised from
+    something."""
     return None if _FIELDS["__suppress_context__"](error) else _FIELDS["__context__"](error)
 
 
 def members(error):
-    """The first errors of a group; of any other error none."""
+    """Returns the first errors of a group; nothing for any other error."""
     if BaseExceptionGroup is None or not guard.is_a(error, BaseExceptionGroup):
         return ()
     return _members_of(error)[:GROUP_MAX]
 
 
 def went_through(error, functions):
-    """Whether `error` came out of a function of one of these names, as far as its frames are counted."""
+    """Returns whether `error` came out of a function with one of these names, within the frames that are
+    counted."""
     frame = stack(error)
     for _ in range(FRAMES_MAX):
         if frame is None:
@@ -66,8 +68,8 @@ def went_through(error, functions):
 
 
 def wanted_a_number(error):
-    """Whether `error` came out of `socket.getaddrinfo` that was to look nothing up, but to read an address
-    (`AI_NUMERICHOST`)."""
+    """Returns whether `error` came out of a `socket.getaddrinfo` that only had to read an address, and looked
+    nothing up (`AI_NUMERICHOST`)."""
     frame = stack(error)
     for _ in range(FRAMES_MAX):
         if frame is None:
@@ -80,18 +82,18 @@ def wanted_a_number(error):
 
 
 def stack(error):
-    """The traceback object of `error`."""
+    """Returns the traceback object of `error`."""
     return _FIELDS["__traceback__"](error)
 
 
 def told(error, without=()):
-    """The text of `error` and what led to it. `without`: how paths begin whose frames are left out where a
-    stack starts with them."""
+    """Returns the traceback of `error` and of the errors behind it, as text. If a stack begins with frames
+    whose paths begin with one of `without`, these frames are left out."""
     return guard.together(_told, error, without)
 
 
 def say(what, error=None):
-    """A line on stderr, with the traceback of `error`, whatever the author put in its place."""
+    """Writes a line to stderr, with the traceback of `error`, whatever the author did to `sys.stderr`."""
     text = f"hob_pod: {what}\n"
     if error is not None:
         text += told(error)
@@ -103,7 +105,7 @@ def _told(error, without):
 
 
 class _Text:
-    """The lines of one text."""
+    """The lines of one traceback."""
 
     def __init__(self, without):
         self._without = without
@@ -182,7 +184,7 @@ class _Text:
         return lines
 
     def _source(self, path, number, code, instruction):
-        """The line of source, and below it what of it was being run."""
+        """Returns the line of source, and a line that marks the part that was running."""
         text = self._lines_of(path)
         if not isinstance(number, int) or not 0 < number <= len(text):
             return []
@@ -205,7 +207,7 @@ class _Text:
         lines = ()
         try:
             about = _stat(path)
-            # A FIFO of that name would be waited for.
+            # Opening a FIFO of that name would block.
             if stat.S_ISREG(about.st_mode) and about.st_size <= SOURCE_BYTES_MAX:
                 with _open(path, "rb") as file:
                     lines = file.read(SOURCE_BYTES_MAX).decode("utf-8", "replace").split("\n")
@@ -216,15 +218,15 @@ class _Text:
 
 
 def _columns(code, instruction, number, line):
-    """The characters of that line that the instruction comes from; None where that is not known, or more than
-    this line."""
+    """Returns the columns of that line that the instruction comes from; None if unknown, or if it spans more
+    than this line."""
     if not hasattr(code, "co_positions"):
         return None  # before Python 3.11
     for index, (first, last, start, end) in enumerate(code.co_positions()):
         if index == instruction // 2:
             if first != number or last != number or start is None or end is None:
                 return None
-            raw = line.encode("utf-8", "replace")  # the columns are of bytes
+            raw = line.encode("utf-8", "replace")  # the columns count bytes
             start, end = (len(raw[:column].decode("utf-8", "replace")) for column in (start, end))
             return (start, end) if len(line) - len(line.lstrip()) <= start < end else None
     return None

@@ -18,12 +18,12 @@ from . import guard, tables
 
 #: Deepest nesting of a frame. The host's parser refuses 128, and a frame that it refuses ends the pod.
 DEPTH_MAX = 127
-#: Most values in one document: the shortest takes 2 bytes of a frame, which has 16 MB. A key counts as so
-#: many as take its room.
+#: Most values in one document: the shortest value takes 2 bytes of a frame, which has 16 MB. A key counts as
+#: the number of values that need the same room.
 VALUES_MAX = 8 << 20
-#: Types whose way is remembered. An author may make types without end.
+#: Types whose conversion is remembered. An author may make any number of types.
 _TYPES_MAX = 1_024
-#: A key or a name in a message is cut here, in characters.
+#: Longest key or name in a message, in characters.
 _SHOWN_CHARS_MAX = 80
 
 _TEXT = frozenset((str,))
@@ -48,8 +48,8 @@ _NO_TIME = -(1 << 63)
 
 
 class NotJson(Exception):
-    """A value that strict JSON cannot carry. `pointer` is the JSON pointer of the place, `/` for the whole;
-    `hint` says what to write."""
+    """A value that strict JSON cannot carry. `pointer` is the JSON pointer of its place, `/` for the whole;
+    `hint` says what to write instead."""
 
     def __init__(self, pointer, problem, hint=None):
         super().__init__(f"{problem} at `{pointer}`")
@@ -59,15 +59,16 @@ class NotJson(Exception):
 
 
 def is_plain(value, depth=0):
-    """Whether `value` is made of exactly the types that JSON has (and tuples), within the bounds. Quick."""
+    """Returns whether `value` consists only of the exact types that JSON has (and tuples), within the bounds.
+    Fast."""
     return type(value) in _SCALARS or is_plain_within(value, depth, [VALUES_MAX, False])
 
 
 def is_plain_within(value, depth, room):
-    """The same of a dict, list or tuple; anything else is none.
+    """`is_plain` for a dict, list or tuple; False for anything else.
 
-    `room`: a list of how many values it may have, which counts down, and of whether there were whole numbers
-    among them.
+    `room`: a list of the number of values that may still come, which this decreases, and whether any of them
+    may be a long whole number.
     """
     kind = type(value)
     if kind is dict:
@@ -94,18 +95,18 @@ def is_plain_within(value, depth, room):
 
 
 def plain(value, depth=0):
-    """`value` made of what JSON has. `depth`: how deep in a message it will stand. Raises NotJson; and what
-    the author's code raises."""
+    """Returns `value` converted to JSON's types. `depth`: its depth within a message. Raises NotJson, and
+    what the author's code raises."""
     return _Conversion(depth).of(value)
 
 
 class _Conversion:
-    """One value on its way."""
+    """The conversion of one value."""
 
     def __init__(self, depth):
         self._depth = depth
         self._room = VALUES_MAX
-        self._path = []  # keys and indexes of where it is
+        self._path = []  # keys and indexes of the current place
 
     def of(self, value):
         kind = type(value)
@@ -118,7 +119,7 @@ class _Conversion:
                 _ways.clear()
             _ways[kind] = way
         if self._depth >= DEPTH_MAX:
-            # Not only of containers: what a `tolist` gives may have a `tolist`.
+            # Not only containers: the result of a `tolist` may have a `tolist` again.
             if way in _LEAVES:
                 return way(self, value)
             raise self.wrong("nesting too deep (or a value that holds itself)", f"at most {DEPTH_MAX} levels are carried")
@@ -128,16 +129,16 @@ class _Conversion:
         return plain_value
 
     def wrong(self, problem, hint=None):
-        """What is to be raised about the place where it is."""
+        """Returns the exception about the current place."""
         steps = [str(step).replace("~", "~0").replace("/", "~1")[:_SHOWN_CHARS_MAX] for step in self._path]
         return NotJson("/" + "/".join(steps), problem, hint)
 
     def named(self, value):
-        """The kind of `value`, for a message."""
+        """Returns the kind of `value`, for a message."""
         return _article(_name(type(value)))
 
     def refused(self, value, hint):
-        """The same, of a value whose kind is not carried."""
+        """Returns the exception for a value whose kind cannot be carried."""
         return self.wrong(f"{_article(_name(type(value)))}, which JSON does not have,", hint)
 
     def _refused_array(self, value, hint):
@@ -149,7 +150,7 @@ class _Conversion:
             raise self.wrong(f"more than {2 * VALUES_MAX} bytes", "give it in chunks (`streaming = true`), or as a blob")
 
     def sized(self, items):
-        """As `items`, of a collection that knows its size."""
+        """`items` for a collection that knows its size."""
         if len(items) > self._room:
             self._take(len(items))
         return self.items(items)
@@ -157,7 +158,7 @@ class _Conversion:
     # --- containers
 
     def items(self, items):
-        """The list of what an iteration gives."""
+        """Returns the list of an iteration's items."""
         if (type(items) is list or type(items) is tuple) and _SCALARS.issuperset(map(type, items)):
             self._take(len(items))
             return items
@@ -174,7 +175,7 @@ class _Conversion:
         return found
 
     def entries(self, pairs):
-        """The dict of what an iteration over (key, value) gives."""
+        """Returns the dict of an iteration over (key, value)."""
         found, path = {}, self._path
         for key, item in pairs:
             text = key if type(key) is str else self._key(key)
@@ -205,7 +206,7 @@ class _Conversion:
     # --- what an array is made of
 
     def array(self, value):
-        """A numpy array or scalar, or something that has its kinds of numbers."""
+        """Converts a numpy array or scalar, or an object with the same kinds of numbers."""
         dtype = value.dtype
         kind, size = dtype.kind, dtype.itemsize
         if kind == "M":
@@ -223,7 +224,7 @@ class _Conversion:
                 return self.entries((name, value[name]) for name in dtype.names)
             return self.items(value)
         found = value.tolist()
-        # What a whole array of numbers gives is a list that nobody else has: it is looked at, and not copied.
+        # The list of a whole array of numbers is new, so it is checked and not copied.
         if is_plain(found, self._depth - 1):
             return found
         return self.of(found)
@@ -294,7 +295,7 @@ def _tuple(conversion, value):
 
 
 def _ordered(conversion, value):
-    return conversion.entries(OrderedDict.items(value))  # whose order is another than a dict's
+    return conversion.entries(OrderedDict.items(value))  # its order may differ from that of a dict
 
 
 def _sized(conversion, value):
@@ -310,7 +311,7 @@ def _mapping(conversion, value):
 
 
 def _set(conversion, value):
-    # A set has no order: one that is the same in every process.
+    # A set has no order: sorted, so that the order is the same in every process.
     found = conversion.items(iter(value))
     try:
         return sorted(found)
@@ -362,7 +363,7 @@ def _array(conversion, value):
 
 
 def _by(method, *arguments, **named):
-    """By a method of the value's own."""
+    """Returns the conversion by a method of the value itself."""
 
     def way(conversion, value):
         return conversion.of(getattr(value, method)(*arguments, **named))
@@ -379,7 +380,7 @@ def _fields(attribute, name_of=str):
 
 def _dataclass(conversion, value):
     fields = type(value).__dataclass_fields__.values()
-    # Beside fields there are variables of the class and arguments that are not kept.
+    # Besides fields there are class variables, and arguments that are not stored.
     return conversion.fields(value, [field.name for field in fields if field._field_type.name == "_FIELD"])
 
 
@@ -405,13 +406,13 @@ _ways = {}
 
 
 def _has(kind, *names):
-    """Whether instances of `kind` have those methods: of the class, since `__getattr__` may say yes to
-    everything."""
+    """Returns whether the class `kind` has those methods. Asks the class, because an instance's `__getattr__`
+    may accept any name."""
     return all(callable(getattr(kind, name, None)) for name in names)
 
 
 def _way_of(kind):
-    """How values of that type are converted."""
+    """Returns the conversion for values of that type."""
     mro = type.__dict__["__mro__"].__get__(kind)
     named = {(base.__module__, base.__qualname__) for base in mro if type(base.__module__) is str}
     package = {base.__module__.partition(".")[0] for base in mro if type(base.__module__) is str}
@@ -471,7 +472,7 @@ def _way_of(kind):
 
 
 def _way_of_data(kind, package):
-    """How tables, arrays and other collections are converted."""
+    """Returns the conversion for tables, arrays and other collections."""
     if "pandas" in package:
         if _has(kind, "to_dict", "itertuples"):
             return tables.frame
@@ -492,7 +493,7 @@ def _way_of_data(kind, package):
         return _awaited
     if issubclass(kind, Mapping):
         return _mapping
-    # A view has the order of what it shows.
+    # A view has the order of the mapping that it shows.
     if issubclass(kind, Set) and not issubclass(kind, MappingView):
         return _set
     if issubclass(kind, (Sequence, MappingView)):
@@ -501,7 +502,7 @@ def _way_of_data(kind, package):
 
 
 def _duration(nanoseconds):
-    """ISO 8601, in days and seconds."""
+    """Returns an ISO 8601 duration, in days and seconds."""
     days, rest = divmod(abs(nanoseconds), _UNITS["D"])
     seconds, fraction = divmod(rest, _UNITS["s"])
     text = f"{days}D" if days else ""
@@ -519,7 +520,7 @@ def _article(name):
 
 
 def _shown(key):
-    """A key, for a message: as its own text only where that runs no code of the author's."""
+    """Returns a key's text for a message; its own text only if that runs no code of the author's."""
     if type(key) in _SCALARS:
         return repr(key)[:_SHOWN_CHARS_MAX]
     return f"of the type {_name(type(key))}"

@@ -14,8 +14,8 @@ from .values import is_plain_within as is_plain
 PROTOCOL = 1
 #: Longest frame until the host has said its own limit in `start`, in bytes.
 FRAME_BYTES_DEFAULT = 16 << 20
-#: A frame that claims more than this is not read past: reading that much to stay in sync is itself the
-#: attack.
+#: A frame that claims more than this is not skipped: reading that much to stay in sync would be the attack
+#: itself.
 FRAME_SKIP_BYTES_MAX = 256 << 20
 #: Size of the kept receive buffer, in bytes. A larger frame gets a buffer of its own, so that its blobs are
 #: not copied.
@@ -24,16 +24,16 @@ BUFFER_BYTES = 64 << 10
 BLOBS_MAX = 16
 INTEGER_MIN, INTEGER_MAX = -(1 << 63), (1 << 64) - 1
 
-#: What the chunks of one ask may weigh that were sent and not taken; a chunk weighs one more for each so many
-#: bytes.
+#: Weight that the chunks of one ask may have which were sent and not yet read. A chunk weighs 1, plus 1 for
+#: each CHUNK_WEIGHT_BYTES.
 CHUNK_CREDIT, CHUNK_WEIGHT_BYTES = 64, 64 << 10
 
 HEADER = struct.Struct(">IIQ")
 _HEADER_BYTES = HEADER.size
 _unpack, _pack = HEADER.unpack_from, HEADER.pack
 
-# A number of 19 digits may be past 64 bits. Looking for a run of zeros in a translated copy costs a twentieth
-# of a regular expression over the whole text; the expression (which knows fractions) runs only after a hit.
+# A number of 19 digits may exceed 64 bits. Searching a translated copy for a run of zeros costs a twentieth
+# of a regular expression over the whole text; the expression (which knows fractions) runs only after a match.
 _DIGITS_TO_ZERO = bytes(48 if 48 <= byte <= 57 else byte for byte in range(256))
 _ZEROS = b"0" * 19
 _SURROGATE = "such text comes of undecodable bytes: `text.encode(\"utf-8\", \"surrogateescape\")` are they, and travel as a blob"
@@ -48,8 +48,8 @@ class ProtocolError(Exception):
 
 
 class Frame:
-    """One frame: the ask it belongs to (0 for none), message and tail; or its size as `too_large` if it was
-    skipped."""
+    """One frame: the ask that it belongs to (0 for none), message and tail; `too_large` is the size of a
+    frame that was skipped."""
 
     __slots__ = ("ask", "message", "tail", "too_large")
 
@@ -60,8 +60,8 @@ class Frame:
         self.too_large = too_large
 
     def blobs(self):
-        """The blobs of the message as (name, media type, bytes); a blob in a region as (name, media type,
-        None, region, its size)."""
+        """Returns the blobs of the message as (name, media type, bytes); a blob in a region as (name, media
+        type, None, region, its size)."""
         blobs, start = [], 0
         view = memoryview(self.tail)
         for blob in self.message.get("blobs", ()):
@@ -75,36 +75,36 @@ class Frame:
 
 
 def weight(size):
-    """What a chunk counts whose data and blobs have so many bytes. The host counts the same."""
+    """Returns the weight of a chunk whose data and blobs have `size` bytes. The host computes the same."""
     return min(1 + size // CHUNK_WEIGHT_BYTES, CHUNK_CREDIT // 2)
 
 
 class Decoder:
-    """Turns received bytes into frames: receive into `space()`, then tell `received()` how many bytes
-    came."""
+    """Turns received bytes into frames: receive into `space()`, then pass the number of bytes to
+    `received()`."""
 
     def __init__(self, frame_bytes_max=FRAME_BYTES_DEFAULT):
         self.frame_bytes_max = frame_bytes_max
         self._raw = bytearray(BUFFER_BYTES)
         self._kept = memoryview(self._raw)
         self._end = 0  # bytes in the kept buffer, always from its start
-        self._large = None  # a frame with a buffer of its own, while it comes in
+        self._large = None  # a large frame that is still incomplete, in a buffer of its own
         self._large_end = 0
-        self._skip = 0  # bytes of a frame that is too large, still to be read past
+        self._skip = 0  # bytes of a frame that is too large, still to be skipped
 
     def space(self):
-        """Where to put the next bytes; never empty."""
+        """Returns the buffer for the next bytes; never empty."""
         if self._large is not None:
             return self._large[self._large_end :]
         return self._kept[self._end :] if self._end else self._kept
 
     @property
     def inside_frame(self):
-        """Whether the bytes so far end inside a frame."""
+        """Returns whether the bytes so far end inside a frame."""
         return bool(self._end or self._skip or self._large is not None)
 
     def received(self, count):
-        """The frames that are complete now. Raises ProtocolError."""
+        """Returns the frames that are now complete. Raises ProtocolError."""
         frames = []
         if self._large is not None:
             self._large_end += count
@@ -131,8 +131,7 @@ class Decoder:
                 start += _HEADER_BYTES
                 self._skip = body
             elif end - start >= whole:
-                # The kept buffer is used again, so what the frame keeps must be copied: the tail, as text is
-                # parsed now.
+                # The kept buffer is reused, so the tail of the frame is copied; the text is parsed now.
                 tail_at = start + _HEADER_BYTES + json_bytes
                 start += whole
                 tail = kept[tail_at:start].tobytes() if tail_bytes else b""
@@ -156,7 +155,7 @@ class Decoder:
 
 
 def _decode(frame):
-    """The frame that `frame` (exactly one, with its header) holds; its blobs are not copied. Raises
+    """Returns the frame in `frame` (exactly one, with its header); its blobs are not copied. Raises
     ProtocolError."""
     json_bytes, tail_bytes, ask = _unpack(frame, 0)
     tail_at = _HEADER_BYTES + json_bytes
@@ -164,7 +163,7 @@ def _decode(frame):
 
 
 def _message(text, tail_bytes):
-    """The message of a frame whose tail has that many bytes. Raises ProtocolError."""
+    """Returns the message of a frame whose tail has `tail_bytes` bytes. Raises ProtocolError."""
     try:
         message = parse(text)
     except ValueError as error:
@@ -202,17 +201,17 @@ def _no_constant(name):
 
 
 _decoder = json.JSONDecoder(parse_constant=_no_constant)
-_scan = _decoder.scan_once  # what `decode` calls between two searches for white space
+_scan = _decoder.scan_once  # the part of `decode` between its two searches for white space
 
 
 def parse(raw):
-    """The value of strict JSON in UTF-8 (bytes or bytearray). Raises ValueError."""
+    """Returns the value of strict JSON in UTF-8 (bytes or bytearray). Raises ValueError."""
     text = raw.decode()
     try:
         try:
             value, end = _scan(text, 0)
             if end != len(text):
-                value = _decoder.decode(text)  # white space around it, or an error that this names
+                value = _decoder.decode(text)  # there is white space around it, or `decode` names the error
         except StopIteration:
             value = _decoder.decode(text)
     except RecursionError:
@@ -226,12 +225,12 @@ def parse(raw):
 
 
 def _has_long_integer(raw):
-    """Of a text with so many digits in a row."""
+    """Returns whether the text has a whole number of 19 digits or more."""
     return re.search(_LONG_INTEGER, raw) is not None
 
 
 def _unknown(value):
-    """What the encoder does with types that JSON does not know: there is none in what is plain."""
+    """Called by the encoder for a type that JSON does not have; a plain value has none."""
     raise TypeError(f"a {type(value).__name__}")
 
 
@@ -239,8 +238,8 @@ _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(","
 if json.encoder.c_make_encoder is None:
     _encode = _encoder.encode
 else:
-    # `encode` makes one of these for every value. No markers against values that hold themselves: they would
-    # be shared by all threads, and the depth is bounded before.
+    # `encode` would make one of these for every value. Without markers against cycles: all threads would
+    # share them, and the depth is checked before.
     _chunks = json.encoder.c_make_encoder(None, _unknown, json.encoder.encode_basestring, None, ":", ",", False, False, False)
 
     def _encode(value):
@@ -248,10 +247,10 @@ else:
 
 
 def dump(value, depth=0):
-    """`value` as strict JSON in UTF-8, converted as `values` says. Raises NotJson with the place; and what
+    """Returns `value` as strict JSON in UTF-8, converted by `values`. Raises NotJson with the place, and what
     the author's code raises.
 
-    `depth`: how deep in a message it will stand.
+    `depth`: its depth within a message.
     """
     room = [VALUES_MAX, True]
     if type(value) not in _SCALARS:
@@ -274,26 +273,26 @@ def dump(value, depth=0):
 
 
 def encode(ask, message, tail=()):
-    """The parts of one frame: header with JSON, then the blobs' bytes as they are. Raises NotJson."""
+    """Returns the parts of one frame: header with JSON, then the blobs' bytes unchanged. Raises NotJson."""
     return pack(ask, dump(message), tail)
 
 
 def pack(ask, text, tail=()):
-    """As `encode`, of a message that is JSON already."""
+    """`encode` for a message that is JSON already."""
     if not tail:
         return [_pack(len(text), 0, ask) + text]
     return [_pack(len(text), sum(map(len, tail)), ask) + text, *tail]
 
 
 def _step(pointer, key):
-    """The pointer of `key` below `pointer` (RFC 6901)."""
+    """Returns the pointer of `key` below `pointer` (RFC 6901)."""
     text = str(key).replace("~", "~0").replace("/", "~1")
     return f"{pointer}/{text}"
 
 
 def _check(value, pointer, depth):
-    """Raises NotJson at the first thing in `value`, which is plain, that strict JSON cannot carry: slow, so
-    only after a suspicion."""
+    """Raises NotJson at the first part of `value`, which is plain, that strict JSON cannot carry. Slow, so it
+    runs only on suspicion."""
     if value is None or value is True or value is False:
         return
     kind = type(value)

@@ -17,12 +17,12 @@ from . import guard, kernel, lockdown, program, tracebacks
 from .channel import Channel
 from .refused import Refused
 
-#: How long the canary may take, in seconds: its work takes milliseconds.
+#: Longest time of the canary, in seconds; its work takes milliseconds.
 CANARY_S = 10
 CAP_SYS_CHROOT = 1 << 18
-#: A device that anybody may have open.
+#: Devices that may stay open.
 _HARMLESS = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
-#: How numeric libraries are told a number of threads after they were loaded.
+#: Functions with which loaded numeric libraries take a new number of threads.
 _SET_THREADS = (
     "omp_set_num_threads",
     "openblas_set_num_threads",
@@ -36,8 +36,8 @@ _SET_THREADS = (
 def main(boot, top, descriptor, variables):
     """Never returns.
 
-    `top`: its root in the namespace of init. `descriptor`: the socket to init. `variables`: a file with those
-    that its recipe sets, as JSON, which nobody reads before the walls stand.
+    `top`: its root in the namespace of init. `descriptor`: the socket to init. `variables`: a file with the
+    variables that its recipe sets, as JSON; nothing reads it before the sandbox is complete.
     """
     channel = Channel(descriptor)
     begun = time.monotonic()
@@ -55,17 +55,17 @@ def main(boot, top, descriptor, variables):
     Zygote(channel, left).serve()
 
 
-#: Folders in memory whose content each pod gets a copy of: what an import made there, a cache of fonts say,
-#: it reads later.
+#: Folders in memory that are copied for each pod: an import may read later what it put there, such as a cache
+#: of fonts.
 _FOLDERS = ("/scratch", "/tmp")
 _PIECE_BYTES = 1 << 20
 
 
 def look_at_left(folders, there, most):
-    """What imports left in `folders`, outer ones first: [(path, kind)]. Raises Refused for what cannot be
-    copied, or too much.
+    """Returns what imports left in `folders`, outer entries first: [(path, kind)]. Raises Refused if
+    something cannot be copied, or there is too much.
 
-    `there`: paths that were there before. `most`: {"entries", "bytes"}.
+    `there`: paths that existed before. `most`: {"entries", "bytes"}.
     """
     left, size = [], 0
     for path, about in _found(folders):
@@ -83,7 +83,7 @@ def look_at_left(folders, there, most):
 
 
 def _found(folders):
-    """All that is in `folders`, but what is mounted there."""
+    """Yields everything in `folders`, apart from mounts."""
     waiting = list(folders)
     while waiting:
         folder = waiting.pop()
@@ -102,7 +102,7 @@ _FILE, _FOLDER, _LINK = 0o100000, 0o040000, 0o120000
 
 
 def copy_left(left, base):
-    """Makes it once more below the root `base`, where the folders are there and empty. Raises OSError."""
+    """Copies those files below the root `base`, in which the folders exist and are empty. Raises OSError."""
     for path, kind in left:
         place = base + path
         if kind == _LINK:
@@ -117,7 +117,8 @@ def copy_left(left, base):
                 pass
             os.close(source)
             os.close(copy)
-    # Last, and inner ones first: what is made in a folder changes its time, and a folder may be closed.
+    # Last, and inner entries first: making a file in a folder changes the folder's time, and a folder's mode
+    # may forbid entries.
     for path, kind in reversed(left):
         if kind != _LINK:
             about = os.lstat(path)
@@ -126,7 +127,7 @@ def copy_left(left, base):
 
 
 def _confine(plan, top):
-    """A root without a way back, and rules that every pod will have as well, with its own on top."""
+    """Enters a root without a way back, and applies rules that every pod has as well, besides its own."""
     lockdown.be_killed_first()
     kernel.unshare(kernel.NEWNS)
     os.chdir(top)
@@ -134,17 +135,19 @@ def _confine(plan, top):
     kernel.unmount(".")
     os.chdir("/")
     plan["proxy"] = 0
-    # It may enter the roots of pods, and nothing else.
+    # It may enter the roots of pods, and has no other capability.
     lockdown.enter(plan, None, [], keep=CAP_SYS_CHROOT)
 
 
 def _preload(boot, variables):
-    from . import asks, confine, control, ending, lane, runner, serving, slots  # noqa: F401 - so that no pod has to
+    # Imported here so that no pod has to.
+    from . import asks, confine, control, ending, lane, runner, serving, slots  # noqa: F401
 
     with open(variables, "rb") as file:
         confine.set_variables(json.loads(file.read()))
     runner.set_up_packages(boot["site_packages"], boot["python"])
-    program.hear(lambda: None)  # what keeps hold of `sys.stderr` when it is imported has the one that pods have
+    # Packages that keep a reference to `sys.stderr` on import then hold the one that pods have.
+    program.hear(lambda: None)
     import faulthandler  # noqa: F401
     import mmap  # noqa: F401
 
@@ -155,7 +158,7 @@ def _preload(boot, variables):
         except Exception as error:
             raise Refused("preload", f"importing `{name}` raised {guard.kind(error)}: {guard.text(error)}") from None
     gc.enable()
-    # Whatever is collected later writes into every page that it looks at, and so copies it.
+    # A later collection writes to every page that it inspects, and so copies the page.
     gc.collect()
     gc.freeze()
 
@@ -169,7 +172,7 @@ def _must_be_forkable(own):
         try:
             target = os.readlink(f"/proc/self/fd/{name}")
         except OSError:
-            continue  # the listing itself
+            continue  # the descriptor of the listing itself
         if target.startswith("/dev/") and target not in _HARMLESS:
             raise Refused("fork", f"the imports opened the device {target}")
     child = os.fork()
@@ -190,8 +193,8 @@ def _must_be_forkable(own):
 
 
 def _canary():
-    """What often hangs after a fork: threads, locks, the collector, numeric kernels of libraries that are
-    loaded."""
+    """Does what often hangs after a fork: threads, locks, the collector, numeric kernels of loaded
+    libraries."""
     try:
         import threading
 
@@ -220,7 +223,7 @@ def _text(path):
 
 
 class Zygote:
-    """Forks on order, and tells how its pods end."""
+    """Forks on request, and reports how its pods end."""
 
     def __init__(self, channel, left):
         self._channel = channel
@@ -262,7 +265,8 @@ class Zygote:
 
     def _reap(self):
         while True:
-            # Told before it is taken: should we die in between, init finds it and tells the host.
+            # Reported before the status is collected: if this process dies in between, init collects it and
+            # tells the host.
             try:
                 ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT | os.WNOHANG)
             except ChildProcessError:
@@ -273,8 +277,8 @@ class Zygote:
             status = ended.si_status << 8 if ended.si_code == os.CLD_EXITED else ended.si_status
             with open(f"/proc/{ended.si_pid}/stat", "rb", buffering=0) as file:
                 fields = file.read(4096).rpartition(b")")[2].split()
-            # utime and stime are the fields 14 and 15; the first one here is the third. The peak is told as
-            # it is taken.
+            # utime and stime are the fields 14 and 15; the first field here is the third. The peak is known
+            # once the status is collected.
             cpu = (int(fields[11]) + int(fields[12])) * 1000 // os.sysconf("SC_CLK_TCK")
             if identity is not None:
                 self._channel.send({"type": "ended", "id": identity, "status": status, "usage": [0, cpu]})
@@ -284,7 +288,7 @@ class Zygote:
 
 
 def _become_pod(order, descriptors, left):
-    """In the child: the order of things is that of a pod that was started; never returns."""
+    """In the child: follows the order of a started pod; never returns."""
     try:
         os.setsid()
         control, output, errors = descriptors[:3]
@@ -298,7 +302,7 @@ def _become_pod(order, descriptors, left):
         from .keeper import Title
 
         base = f"/pods/{order['id']}"
-        copy_left(left, base)  # while the folders of the zygote can be seen
+        copy_left(left, base)  # while the folders of the zygote are still visible
         confine.Confinement.of_fork(0, order["plan"], base).enter()
         _diverge(order["threads"])
         runner.main(page, Title(order["title"], kernel.prctl), packages_are_there=True)
@@ -314,8 +318,8 @@ def _map(descriptor):
 
 
 def _diverge(threads):
-    """What must not be the same in every fork: the state of random generators; and the number of threads is
-    the pod's own."""
+    """Changes what must differ in every fork: the state of random generators. And sets the pod's own number
+    of threads."""
     numpy = sys.modules.get("numpy")
     if numpy is not None and "numpy.random" in sys.modules:
         numpy.random.seed(int.from_bytes(os.urandom(4), "little"))
@@ -332,7 +336,8 @@ def _diverge(threads):
 
 
 def _set_threads(threads):
-    """Tells every numeric library that is loaded: each read its variable when it was, which said 1."""
+    """Sets the number of threads in every loaded numeric library: each read its variable at import, which
+    said 1."""
     import ctypes
 
     with open("/proc/self/maps") as maps:

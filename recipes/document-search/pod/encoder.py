@@ -1,12 +1,13 @@
-"""Vectors of texts, by all-MiniLM-L6-v2.
+"""Computes vectors of texts with all-MiniLM-L6-v2.
 
-Apart from the index, which takes vectors from wherever. It is what hob/sentence-embeddings does, without its
-batches of many callers: a recipe is whole by itself.
+It is what hob/sentence-embeddings does, without its batches of many callers: a recipe must be complete in
+itself.
 """
 
 import os
 
-# One pod gets so many cores: a pool of threads a core wide in every library is what makes two pods slow.
+# One pod gets this many cores: if every library has a thread pool as wide as the machine, two pods become
+# slow.
 THREADS = max(1, int(os.environ.get("OMP_NUM_THREADS") or 1))
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true" if THREADS > 1 else "false")
 os.environ.setdefault("RAYON_NUM_THREADS", str(THREADS))
@@ -19,11 +20,11 @@ from tokenizers import Tokenizer  # noqa: E402
 
 MODEL, DIMENSIONS = "all-MiniLM-L6-v2", 384
 
-#: Tokens of a text that the model looks at: what it was trained with.
+#: Tokens of a text that the model reads: the length that it was trained with.
 TOKENS_MAX = 256
 
-#: Texts, and tokens with padding, in one run of the model, which cannot be stopped: so it ends well within
-#: the two seconds that a cancelled call is given.
+#: Texts, and tokens with padding, in one run of the model. A run cannot be stopped, so it must end well
+#: within the two seconds that a cancelled call gets.
 RUN_TEXTS, RUN_TOKENS = 32, 8 * TOKENS_MAX
 
 
@@ -43,7 +44,7 @@ class Encoder:
         self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     def encode(self, texts):
-        """One row of float32 for each text, of length 1."""
+        """Returns one row of float32 for each text, of length 1."""
         tokens = [text.ids for text in self.tokenizer.encode_batch(texts)]
         vectors = np.empty((len(texts), DIMENSIONS), np.float32)
         for run in runs(tokens):
@@ -62,10 +63,10 @@ class Encoder:
 
 
 def runs(tokens):
-    """Groups texts of like length, so that little of a run is padding. Yields lists of indices."""
+    """Groups texts of similar length, so that little of a run is padding. Yields lists of indices."""
     run = []
     for index in sorted(range(len(tokens)), key=lambda index: len(tokens[index])):
-        # Sorted, so that the newest is the longest and sets the width of all.
+        # The texts are sorted, so the newest is the longest and sets the width of all.
         if run and (len(run) == RUN_TEXTS or (len(run) + 1) * len(tokens[index]) > RUN_TOKENS):
             yield run
             run = []

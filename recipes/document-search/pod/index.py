@@ -1,8 +1,8 @@
-"""Documents with their vectors, in memory: exact cosines of all of them, and all of it as bytes.
+"""Documents with their vectors, in memory: exact cosines of all of them, and the whole state as bytes.
 
-Apart from the model and from the host: this is numpy and the standard library. A hundred thousand vectors,
-which is what a checkpoint has room for, are multiplied in some 20 ms, so that an approximate index would be
-faster at nothing that anybody notices.
+It uses numpy and the standard library, and knows neither the model nor the host. Multiplying a hundred
+thousand vectors, the most that fit into a checkpoint, takes some 20 ms, so that an approximate index would
+gain nothing noticeable.
 """
 
 import json
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-#: What a state begins with: its format, and the lengths of the documents' JSON and of the whole.
+#: A state begins with this: its format, and the lengths of the documents' JSON and of the whole.
 MAGIC = b"hobdocs1"
 HEAD = struct.Struct("<8sQQQ")
 
@@ -29,7 +29,7 @@ class Damaged(ValueError):
 
 @contextmanager
 def undisturbed():
-    """Here nothing is interrupted by a cancel, which is a signal: it comes right after."""
+    """A context in which a cancel, which is a signal, does not interrupt; it arrives right after."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGURG})
     try:
         yield
@@ -38,7 +38,8 @@ def undisturbed():
 
 
 class Index:
-    """Rows of vectors, and beside each the document's record `[id, text, metadata]`, as JSON and as it is."""
+    """Rows of vectors, and for each row the document's record `[id, text, metadata]`, as JSON and as an
+    object."""
 
     def __init__(self, dimensions):
         self.vectors = np.empty((ROWS_MIN, dimensions), np.float32)
@@ -55,11 +56,12 @@ class Index:
 
     @property
     def bytes(self):
-        """How many the state has."""
+        """The size of the state in bytes."""
         return HEAD.size + self.record_bytes + len(self) * self.row_bytes
 
     def grown_by(self, records):
-        """Bytes of the state with these documents in it, by id: some are new, some take another's place."""
+        """Returns the size in bytes of the state with these documents, given by id: some are new, some
+        replace another."""
         size = self.bytes
         for id, record in records.items():
             row = self.rows.get(id)
@@ -67,7 +69,7 @@ class Index:
         return size
 
     def put(self, records, documents, vectors):
-        """Puts documents in, or in the place of others; all of it or, when it raises, nothing."""
+        """Adds or replaces documents; if it raises, it changes nothing."""
         fresh = sum(document[0] not in self.rows for document in documents)
         with undisturbed():
             self._make_room(len(self) + fresh)
@@ -83,7 +85,7 @@ class Index:
             self.revision += 1
 
     def remove(self, ids):
-        """Takes out documents, all of which are there. The last row moves into each gap."""
+        """Removes documents, all of which must be there. The last row moves into each gap."""
         with undisturbed():
             for id in ids:
                 row, last = self.rows.pop(id), len(self) - 1
@@ -97,20 +99,21 @@ class Index:
             self.revision += 1
 
     def search(self, vector, count, wanted):
-        """At most `count` of (score, document), best first; `wanted(metadata)` says which count."""
+        """Returns at most `count` pairs (score, document), best first, of the documents for which
+        `wanted(metadata)` is true."""
         rows = np.fromiter((row for row, document in enumerate(self.documents) if wanted(document[2])), np.int64)
         if not len(rows):
             return []
-        # A copy of all vectors for nothing, if all are wanted.
+        # If all are wanted, copying all vectors would be a waste.
         among = self.vectors[: len(self)] if len(rows) == len(self) else self.vectors[rows]
         scores = (among @ vector).clip(-1, 1)
         best = np.argpartition(-scores, count)[:count] if count < len(rows) else np.arange(len(rows))
         found = [(float(scores[at]), self.documents[rows[at]]) for at in best]
-        # Of two that are as close the smaller id is first, whatever came when.
+        # Of two equally close documents the one with the smaller id is first, whichever was added first.
         return sorted(found, key=lambda item: (-item[0], item[1][0]))
 
     def dump(self):
-        """The state: documents and vectors."""
+        """Returns the state as bytes: documents and vectors."""
         state = bytearray(HEAD.pack(MAGIC, self.vectors.shape[1], self.record_bytes, self.revision))
         for record in self.records:
             state += record
@@ -120,7 +123,7 @@ class Index:
 
     @classmethod
     def parse(cls, data, dimensions):
-        """The index of a state. Raises Damaged."""
+        """Returns the index of a state. Raises Damaged."""
         if len(data) < HEAD.size:
             raise Damaged(f"it has {len(data)} bytes, wanted {HEAD.size} or more")
         magic, found, record_bytes, revision = HEAD.unpack_from(data)
@@ -148,7 +151,8 @@ class Index:
 
 
 def filtering(filter):
-    """Whether metadata have each value of a filter; of a list, one of them."""
+    """Returns a function that tells whether metadata have each value of a filter; for a list, one of its
+    values."""
     wanted = {key: value if isinstance(value, list) else [value] for key, value in filter.items()}
 
     def matches(metadata):
@@ -158,5 +162,5 @@ def filtering(filter):
 
 
 def same(one, other):
-    """As JSON has it: 1 is 1.0, and true is not 1."""
+    """Compares as JSON does: 1 equals 1.0, and true does not equal 1."""
     return one == other and isinstance(one, bool) == isinstance(other, bool)

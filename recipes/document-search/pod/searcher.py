@@ -1,6 +1,6 @@
-"""What an index of a session can be asked.
+"""The operations on the index of a session.
 
-Each `add` here is short, because nobody is let in before it ends: the glue splits what callers send.
+Each `add` here is short, because no other call gets in before it ends: the glue splits long lists of callers.
 """
 
 import json
@@ -10,10 +10,10 @@ from encoder import DIMENSIONS, MODEL, Encoder
 from hob_pod import Fault, progress
 from index import STATE_BYTES_MAX, Damaged, Index, filtering
 
-#: Results, unless the caller says how many.
+#: Number of results, unless the caller says otherwise.
 RESULTS = 10
 
-#: Largest document, as JSON: the 50 of an answer stay below the 4 MiB that it may have.
+#: Largest document, as JSON, in bytes: the 50 of an answer stay below the 4 MiB that an answer may have.
 RECORD_BYTES_MAX = 64 << 10
 
 #: Decimals of a score.
@@ -26,12 +26,13 @@ class Searcher:
     def load(self, models):
         self.encoder = Encoder(models["all-MiniLM-L6-v2.onnx"], models["tokenizer.json"])
         self.index = Index(DIMENSIONS)
-        # By this the glue sees that a pod followed another, which may have begun with less than that one had.
+        # The glue recognises by it that the pod was replaced; the new pod may have begun with less than the
+        # old one had.
         self.life = secrets.token_hex(8)
 
     def add(self, input):
-        """`{"documents"}`, and of a longer list how many went before and how many there are:
-        `{"before", "total"}`."""
+        """Adds `{"documents"}`. For a part of a longer list, `{"before", "total"}` say how many came before
+        and how many there are."""
         documents = [[given["id"], given["text"], given.get("metadata", {})] for given in input["documents"]]
         records = {document[0]: record_of(document) for document in documents}
         size = self.index.grown_by(records)
@@ -54,14 +55,14 @@ class Searcher:
         return {**counts, "documents": len(self.index), "life": self.life}
 
     def search(self, input):
-        """The closest documents."""
+        """Returns the closest documents."""
         vector = self.encoder.encode([input["query"]])[0]
         found = self.index.search(vector, input.get("k", RESULTS), filtering(input.get("filter", {})))
         results = [{"id": id, "score": round(score, DECIMALS), "text": text, "metadata": metadata} for score, (id, text, metadata) in found]
         return {"results": results, "documents": len(self.index), "revision": self.index.revision}
 
     def remove(self, input):
-        """Takes out those that are there."""
+        """Removes the documents that are there."""
         ids = list(dict.fromkeys(input["ids"]))
         there = [id for id in ids if id in self.index.rows]
         if there:
@@ -69,7 +70,7 @@ class Searcher:
         return {"removed": len(there), "missing": [id for id in ids if id not in set(there)], "documents": len(self.index)}
 
     def status(self, input):
-        """How full it is."""
+        """Returns how full the index is."""
         return {
             "documents": len(self.index),
             "bytes": self.index.bytes,
@@ -80,11 +81,11 @@ class Searcher:
         }
 
     def checkpoint(self):
-        """All of it."""
+        """Returns the whole state."""
         return self.index.dump()
 
     def restore(self, data):
-        """What `checkpoint` gave."""
+        """Takes the state that `checkpoint` returned."""
         try:
             self.index = Index.parse(data, DIMENSIONS)
         except Damaged as error:
@@ -93,7 +94,7 @@ class Searcher:
 
 
 def record_of(document):
-    """A document as JSON on one line."""
+    """Returns a document as JSON on one line."""
     record = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
     if len(record) > RECORD_BYTES_MAX:
         text = f"the document `{document[0][:100]}` has {len(record)} bytes as JSON, wanted {RECORD_BYTES_MAX} at most"

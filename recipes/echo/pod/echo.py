@@ -1,7 +1,6 @@
 """A pod that needs nothing: no packages, no model, no glue.
 
-It stands apart from the recipes that do something so that a test or a benchmark of the host measures
-the host: what an answer of this pod costs is the price of the way there and back.
+Tests and benchmarks of the host use it: the cost of its answer is the cost of the way there and back.
 """
 
 import time
@@ -19,11 +18,11 @@ class Echo:
     """The operations of `hob/echo`; it has no model, so it needs no `load`."""
 
     def echo(self, input):
-        """The number of characters in `text`."""
+        """Returns the number of characters in `text`."""
         return {"length": len(input["text"])}
 
     def repeat(self, input):
-        """`text` as `count` chunks, then how many there were."""
+        """Yields `text` as `count` chunks; returns how many there were."""
         count = input["count"]
         pause = input.get("pause_ms", 0) / 1000
         for index in range(count):
@@ -32,7 +31,7 @@ class Echo:
         return {"count": count}
 
     def sleep(self, input):
-        """Nothing, for `seconds`."""
+        """Waits for `seconds`, and returns nothing else."""
         began = time.monotonic()
         left = seconds = input["seconds"]
         while left > 0:

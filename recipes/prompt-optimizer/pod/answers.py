@@ -1,8 +1,8 @@
-"""What the language models answered, by request: all that a run cannot make again by itself.
+"""The answers of the language models, by request: everything that a run cannot compute again by itself.
 
-MIPROv2 keeps nothing of a run. But each of its choices follows from its seed and from the answers, so a run
-that begins anew with the answers of the one before goes the same way, and asks nothing until it is where that
-one was.
+MIPROv2 keeps nothing of a run. But each of its choices follows from its seed and from the answers. So a run
+that starts with the answers of an earlier run takes the same way, and asks nothing until it is where the
+earlier run was.
 """
 
 import hashlib
@@ -11,15 +11,15 @@ import threading
 
 from hob_pod import Fault
 
-#: Most bytes of answers that a session keeps, as they are in its checkpoints: a checkpoint may have 256 MiB.
+#: Most bytes of answers that a session keeps, in the form that checkpoints have: a checkpoint may have 256
+#: MiB.
 BYTES_MAX = 64 << 20
 
 
 class Answers:
-    """Texts by the digest of what was asked. Read from any thread, written by one.
+    """Texts by the digest of their request. Read from any thread, written by one.
 
-    `lines` is them all as they go into a checkpoint, a JSON `[key, text]` each: only what is new is ever put
-    into it.
+    `lines` has all of them in the form for a checkpoint, a JSON `[key, text]` each; it only grows.
     """
 
     def __init__(self, most=BYTES_MAX, lines=b""):
@@ -31,7 +31,7 @@ class Answers:
         return self.texts.get(key)
 
     def put(self, key, text):
-        """Raises Fault when they are full."""
+        """Adds an answer. Raises Fault if the answers are full."""
         line = json.dumps([key, text], ensure_ascii=False).encode() + b"\n"
         size = len(self.lines)
         if size + len(line) > self.most:
@@ -47,24 +47,24 @@ class Answers:
 
 
 def digest(value):
-    """A key: the SHA-256 of a JSON value, however its objects were ordered."""
+    """Returns a key: the SHA-256 of a JSON value, independent of the order in its objects."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:40]
 
 
 class Samples:
-    """Which sample of its answers a request wants: the first time it is asked the first, then the next, and
+    """Chooses the sample of its answers that a request gets: on the first time the first, then the next, and
     so on.
 
-    With a temperature of 0 there is one. A request that is asked twice within one evaluation (two examples
-    with the same inputs) gets the same sample, so that the number does not depend on which of the threads of
-    an evaluation came first; everything else happens one after the other.
+    With a temperature of 0 there is only one. If a request is asked twice within one evaluation (two examples
+    with the same inputs), both get the same sample, so that the number does not depend on which thread of an
+    evaluation came first. Everything else happens in sequence.
     """
 
     def __init__(self):
         self.lock = threading.Lock()
-        self.evaluation = None  # which one runs, if one does
-        self.seen = {}  # request -> (how often it was asked before, in which evaluation last)
+        self.evaluation = None  # the evaluation that runs, or None
+        self.seen = {}  # request -> (number of its last sample, its last evaluation)
 
     def next(self, request, temperature):
         if temperature == 0:

@@ -1,8 +1,8 @@
-"""The ways to a language model: an OpenAI-compatible server, or a recipe behind the HTTP door of a host of
-Hob.
+"""The two ways to a language model: an OpenAI-compatible server, or a recipe behind the HTTP door of a host
+of Hob.
 
-Apart from the optimizer, which only knows requests and texts. Every failure is a Fault that names the place,
-what it said, and what to do.
+It handles only requests and texts. Every failure is a Fault that names the server, its answer, and the next
+step.
 """
 
 import json
@@ -15,17 +15,17 @@ from hob_pod import Fault
 #: Largest answer that is read, in bytes.
 ANSWER_BYTES_MAX = 1 << 20
 
-#: What passes by itself: the place is busy, or is being started.
+#: Statuses that pass by themselves: the server is busy, or is starting.
 PASSING = (408, 429, 500, 502, 503, 504)
 
-#: Longest wait before a further try, in seconds, whatever the place asks for.
+#: Longest wait before another try, in seconds, whatever the server asks for.
 WAIT_MAX = 30
 
 #: How a recipe is asked and where its answer is, unless the configuration says otherwise.
 RECIPE_ASK = {"messages": "$messages"}
 RECIPE_ANSWER = "/text"
 
-#: What a request has besides model and messages.
+#: Fields of a request besides model and messages.
 PARAMETERS = ("temperature", "max_tokens", "seed", "top_p", "stop", "response_format")
 
 
@@ -37,20 +37,21 @@ class Endpoint:
         self.url = place["url"].rstrip("/")
         self.kind = place.get("kind", "openai")
         self.model = place.get("model") or place["recipe"]
-        #: What tells its answers from those of another; its key does not.
+        #: The fields that distinguish its answers from those of another endpoint; the key is not one of them.
         self.identity = {name: value for name, value in place.items() if name not in ("key", "tries", "timeout_s")}
         self.http = requests.Session()
 
     def fresh(self):
-        """The same place with a connection of its own, for another thread."""
+        """Returns the same endpoint with a connection of its own, for another thread."""
         return Endpoint(self.place)
 
     def ask(self, body, stopped=lambda: False):
-        """The text of an answer. Raises Fault."""
+        """Returns the text of an answer. Raises Fault."""
         tries = self.place.get("tries", 4)
         for attempt in range(tries):
             try:
-                # What is no text in UTF-8 (half of a pair of surrogates) can be neither kept nor sent.
+                # A text that UTF-8 cannot represent (half of a pair of surrogates) can be neither kept nor
+                # sent.
                 return self._ask(body).encode(errors="replace").decode()
             except _Passing as passing:
                 if attempt + 1 == tries or stopped():
@@ -147,8 +148,8 @@ class _Passing(Exception):
 
 
 def fill(template, values):
-    """A copy of a JSON value in which a text that is one of `values` is what it stands for; a field without a
-    value is left out."""
+    """Returns a copy of a JSON value in which each text that is a key of `values` is replaced by its value; a
+    field without a value is left out."""
     if isinstance(template, dict):
         return {name: fill(value, values) for name, value in template.items() if not _is_empty(value, values)}
     if isinstance(template, list):
@@ -161,7 +162,7 @@ def _is_empty(value, values):
 
 
 def pointed(value, pointer):
-    """What a JSON pointer leads to; None where that is nothing."""
+    """Returns the value that a JSON pointer leads to, or None."""
     for part in pointer.split("/")[1:]:
         try:
             value = value[int(part) if isinstance(value, list) else part.replace("~1", "/").replace("~0", "~")]

@@ -1,8 +1,9 @@
-"""A session that makes a prompt better: examples in, MIPROv2 over them, instructions and demonstrations out.
+"""A session that improves a prompt: takes examples, runs MIPROv2 over them, and returns instructions and
+demonstrations.
 
-The state is small and whole: the examples, the configuration, what the language models answered so far, and
-the result once there is one. Everything else of a run follows from these (`answers`), so a pod that begins
-with them and is asked to optimize again ends where the one before would have.
+The state is small and complete: the examples, the configuration, the answers of the language models so far,
+and the result once there is one. Everything else of a run follows from these (`answers`), so a pod that
+begins with them and is asked to optimize again ends where the earlier pod would have.
 """
 
 import json
@@ -15,7 +16,7 @@ from hob_pod import Fault, checkpoint
 from programs import listed, wrong
 from runs import Run, language_model
 
-#: Which form of state this is.
+#: The version of the state's form.
 FORM = 1
 
 #: Most bytes of all examples, as JSON: they are in each checkpoint.
@@ -24,7 +25,7 @@ EXAMPLES_BYTES_MAX = 32 << 20
 #: Most examples of either kind.
 EXAMPLES_MAX = 10_000
 
-#: What MIPROv2 takes for validation when no examples were set aside for it, of all: its own rule.
+#: Share of all examples that MIPROv2 takes for validation if none were set aside for it: its own rule.
 VALIDATION_SHARE = 0.8
 VALIDATION_MAX = 1000
 
@@ -42,7 +43,8 @@ DEFAULTS = {
     "answers_bytes": BYTES_MAX,
 }
 
-# Its cache would be on a disk that goes with the pod, and would answer what has to be kept.
+# dspy's cache would be on a disk that is deleted with the pod, and would answer requests whose answers must
+# be kept.
 dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=False)
 
 
@@ -52,12 +54,13 @@ class Optimizer:
     def __init__(self):
         self.examples = self.validation = self.settings = self.result = None
         self.answers = Answers()
-        self.head = None  # what `checkpoint` gave of all but the answers, and what it was made of
+        # the part of the last checkpoint before the answers, and the objects that it was made of
+        self.head = None
 
     # --- the session's operations, in the order in which they are called
 
     def load_trainset(self, input, blobs):
-        """Takes the examples. What was configured for those before is dropped; answers are kept."""
+        """Takes the examples. The configuration for earlier examples is dropped; answers are kept."""
         rows = {}
         for name in ("examples", "validation"):
             if name in input and name in blobs:
@@ -82,8 +85,8 @@ class Optimizer:
         return {"examples": len(trained), "validation": len(judged), "fields": sorted(examples[0])}
 
     def configure(self, input):
-        """What to optimize, with which language models and how. A result is dropped unless all is as it
-        was."""
+        """Sets what to optimize, with which language models and how. A result is dropped unless nothing
+        changed."""
         if self.examples is None:
             raise self._order("configure", "load_trainset")
         settings = {**DEFAULTS, **input}
@@ -105,7 +108,7 @@ class Optimizer:
         return self.status({})
 
     def optimize(self, input):
-        """Each candidate as a chunk, unless `chunks` is false; then what was reached."""
+        """Yields each candidate as a chunk, unless `chunks` is false; returns the result."""
         if self.settings is None:
             raise self._order("optimize", "configure")
         asked = replayed = 0
@@ -129,13 +132,14 @@ class Optimizer:
         return {**self._scores(), "asked": asked, "replayed": replayed}
 
     def get_optimized(self, input):
-        """The program that was found."""
+        """Returns the program that was found."""
         if self.result is None:
             raise self._order("get_optimized", "optimize")
         return {"program": self.result["program"], "dspy": self.result["dspy"], **self._scores(), "seed": self.settings["seed"]}
 
     def predict(self, input):
-        """The outputs of the program that was found, or of the one that it began with, for some inputs."""
+        """Returns the outputs for some inputs, of the program that was found or of the one that it began
+        with."""
         if self.settings is None:
             raise self._order("predict", "configure")
         if self.result is None and not input.get("original"):
@@ -158,7 +162,7 @@ class Optimizer:
         return answer
 
     def status(self, input):
-        """How far the session is, and what it keeps."""
+        """Returns how far the session is, and what it keeps."""
         stage = "empty" if self.examples is None else "loaded" if self.settings is None else "optimized" if self.result else "configured"
         answers = {"count": len(self.answers.texts), "bytes": len(self.answers.lines), "most": self.answers.most}
         status = {"stage": stage, "answers": answers}
@@ -172,15 +176,16 @@ class Optimizer:
     # --- without a session
 
     def render(self, input):
-        """What a program asks a language model, as messages: whoever can send these needs no dspy."""
+        """Returns the messages with which a program asks a language model: a caller who can send these needs
+        no dspy."""
         return {"messages": programs.messages(input["program"], input["inputs"])}
 
     # --- its state
 
     def checkpoint(self):
-        """A line of JSON with all but the answers, then a line for each of these."""
+        """Returns a line of JSON with everything but the answers, then a line for each answer."""
         parts = (self.examples, self.validation, self.settings, self.result)
-        # None of them is ever changed in place, and the examples may be long.
+        # None of these objects is ever changed in place, and the examples may be long.
         if self.head is None or any(one is not other for one, other in zip(parts, self.head[0])):
             names = ("examples", "validation", "settings", "result")
             self.head = parts, json.dumps({"form": FORM, **dict(zip(names, parts))}, ensure_ascii=False).encode() + b"\n"
@@ -198,7 +203,7 @@ class Optimizer:
     # --- apart
 
     def _split(self):
-        """Examples to learn from, and those to judge by."""
+        """Returns the examples to learn from, and the examples to judge by."""
         if self.validation is not None:
             return self.examples, self.validation
         judged = min(VALIDATION_MAX, max(1, int(len(self.examples) * VALIDATION_SHARE)))
@@ -217,7 +222,7 @@ class Optimizer:
 
 
 def read_lines(data, name):
-    """Examples from lines of JSON. Raises Fault."""
+    """Returns the examples of a text with lines of JSON. Raises Fault."""
     if len(data) > EXAMPLES_BYTES_MAX:
         raise too_large(f"{len(data)} bytes in the blob `{name}`")
     rows = []
@@ -243,7 +248,7 @@ def too_large(found):
 
 
 class _Failed(BaseException):
-    """A language model that cannot be asked: no Exception, which dspy would try to go around."""
+    """A language model cannot be asked. Not an Exception, which dspy would try to work around."""
 
     def __init__(self, fault):
         self.fault = fault
@@ -257,7 +262,7 @@ def _ask(endpoint, body):
 
 
 def check_place(place, name):
-    """Raises Fault if a language model is not said wholly."""
+    """Raises Fault if the settings of a language model are incomplete."""
     if place is None:
         return
     wanted = ("recipe", "operation") if place.get("kind") == "recipe" else ("model",)

@@ -1,7 +1,8 @@
-"""The programs that are optimized: one step from some texts to others, and how good its answers are.
+"""The programs that are optimized: one step from some texts to others, and a measure of the quality of its
+answers.
 
-A program is `{"signature", "style", "instructions", "demos"}`, so that whoever has it can use it: with dspy,
-or with the messages that `render` makes of it.
+A program is `{"signature", "style", "instructions", "demos"}`, so that its owner can use it with dspy, or
+with the messages that `render` makes of it.
 """
 
 import keyword
@@ -11,14 +12,14 @@ import dspy
 from dspy.evaluate import normalize_text
 from hob_pod import Fault
 
-#: What dspy takes for its own among the arguments of a program, or adds to it.
+#: Names that dspy uses itself among the arguments of a program, or adds to them.
 TAKEN = {"signature", "demos", "config", "lm", "prediction", "reasoning", "augmented", "self", "kwargs"}
 
 NAME = re.compile(r"[a-z_][a-z0-9_]{0,63}\Z")
 
 
 def fields(signature):
-    """The names of inputs and outputs that a text like `question, context -> answer` has. Raises Fault."""
+    """Returns the names of inputs and outputs of a text like `question, context -> answer`. Raises Fault."""
     sides = [[name.strip() for name in side.split(",")] for side in signature.split("->")]
     if len(sides) != 2:
         raise wrong(f"the signature `{signature}` has {len(sides) - 1} `->`, wanted one", "e.g. `question, context -> answer`")
@@ -32,7 +33,7 @@ def fields(signature):
 
 
 def build(program):
-    """A program of dspy's."""
+    """Returns a program of dspy's."""
     inputs, outputs = fields(program["signature"])
     instructions = program.get("instructions")
     text = f"{', '.join(inputs)} -> {', '.join(outputs)}"
@@ -43,7 +44,7 @@ def build(program):
 
 
 def taken_apart(made, program):
-    """The form that is kept, of what dspy made of `program`."""
+    """Returns `made`, dspy's version of `program`, in the form that is kept."""
     predictor = made.predictors()[0]
     return {
         "signature": program["signature"],
@@ -54,7 +55,7 @@ def taken_apart(made, program):
 
 
 def messages(program, inputs):
-    """What a language model is asked when the program runs on these inputs, as messages of a chat."""
+    """Returns the messages of a chat with which the program asks a language model about these inputs."""
     check_inputs(program["signature"], inputs)
     predictor = build(program).predictors()[0]
     return dspy.ChatAdapter().format(predictor.signature, predictor.demos, inputs)
@@ -67,7 +68,7 @@ def check_inputs(signature, inputs):
 
 
 def check_examples(signature, examples, name):
-    """Raises Fault unless each has all fields of the signature."""
+    """Raises Fault unless each example has all fields of the signature."""
     wanted = [field for side in fields(signature) for field in side]
     for number, example in enumerate(examples):
         lacks = [field for field in wanted if field not in example]
@@ -79,13 +80,13 @@ def check_examples(signature, examples, name):
 
 
 def examples(signature, rows):
-    """Rows as dspy wants them, with the fields of the signature alone."""
+    """Returns rows in dspy's form, with only the fields of the signature."""
     inputs, outputs = fields(signature)
     return [dspy.Example({field: row[field] for field in inputs + outputs}).with_inputs(*inputs) for row in rows]
 
 
 def metric(kind, outputs):
-    """How right a prediction is, 0 to 1: the mean of its outputs."""
+    """Returns a function that rates a prediction from 0 to 1: the mean over its outputs."""
     score = METRICS[kind]
 
     def measure(example, prediction, trace=None):

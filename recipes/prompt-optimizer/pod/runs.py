@@ -1,8 +1,8 @@
-"""One run of MIPROv2, which is never in touch with the world itself.
+"""One run of MIPROv2, which has no contact with the outside world itself.
 
-MIPROv2 is one long call that says nothing until it ends. It runs in a thread of its own here, and what it
-wants from outside (an answer of a language model) or tells (a candidate) comes to the operation's thread,
-which asks, keeps the answers, gives checkpoints and chunks, and can be cancelled at any of these points.
+MIPROv2 is one long call that reports nothing until it ends. Here it runs in a thread of its own. Its requests
+(for an answer of a language model) and its news (a candidate) come to the operation's thread. That thread
+asks, keeps the answers, gives checkpoints and chunks, and can be cancelled at any of these points.
 """
 
 import queue
@@ -19,24 +19,25 @@ from dspy.utils.callback import BaseCallback
 from endpoints import PARAMETERS
 from hob_pod import Fault
 
-#: A checkpoint is given when this many times as long has passed since the last one as that took: a tenth of
-#: the time at most goes into them, and of what a killed run was answered at most as much is asked again.
+#: A checkpoint is given when the time since the last one is this many times what that one took. So
+#: checkpoints take at most a tenth of the time, and after a kill at most that much of the answers is asked
+#: again.
 CHECKPOINT_SHARE = 10
 
-#: Between two reports of how far it is, in seconds.
+#: Between two progress reports, in seconds.
 REPORT_S = 0.2
 
-#: How long the thread of a run that was stopped may take to end, in seconds: a cancelled call has two.
+#: Longest time for the thread of a stopped run to end, in seconds: a cancelled call gets two.
 END_S = 1.5
 
 
 class Stop(BaseException):
-    """Ends MIPROv2's thread. No Exception: those count as a wrong answer there, and the run would go on
-    without it."""
+    """Ends MIPROv2's thread. Not an Exception: MIPROv2 counts an Exception as a wrong answer, and the run
+    would go on."""
 
 
 class Keeper:
-    """Gives the state to the host as often as is cheap."""
+    """Gives the state to the host as often as that is cheap."""
 
     def __init__(self):
         self.unsaved = False
@@ -45,7 +46,7 @@ class Keeper:
         self.count = 0
 
     def wait(self):
-        """Seconds until it would be given; None if there is nothing to give."""
+        """Returns the seconds until the state is given; None if there is nothing to give."""
         return max(0.0, self.last + CHECKPOINT_SHARE * self.took - time.monotonic()) if self.unsaved else None
 
     def keep(self):
@@ -57,8 +58,7 @@ class Keeper:
 
 
 class Engine:
-    """What dspy takes for a language model's engine (`dspy.clients.engines.base.Engine`): text in, text
-    out."""
+    """A language model's engine for dspy (`dspy.clients.engines.base.Engine`): text in, text out."""
 
     def __init__(self, endpoint, parameters, asked):
         self.endpoint = endpoint
@@ -87,7 +87,7 @@ def _messages(request):
 
 
 def language_model(endpoint, asked):
-    """dspy's view of an endpoint. `asked(endpoint, body)` gives the text."""
+    """Returns an endpoint as a language model of dspy's. `asked(endpoint, body)` returns the text."""
     place = endpoint.place
     engine = Engine(endpoint, place.get("parameters", {}), asked)
     settings = {"temperature": place.get("temperature", 0.0), "max_tokens": place.get("max_tokens", 1000)}
@@ -95,7 +95,7 @@ def language_model(endpoint, asked):
 
 
 class Run:
-    """Iterated: each candidate as a dict, and at last `(program, score)` as what the iteration returns."""
+    """One run. `go()` yields each candidate as a dict; its return value is `(program, score, state)`."""
 
     def __init__(self, settings, endpoints, rows, answers):
         self.settings = settings
@@ -108,7 +108,7 @@ class Run:
         self.jobs = queue.SimpleQueue()
         self.lock = threading.Lock()
         self.stopped = False
-        self.waiting = {}  # key -> the futures of whoever wants that answer
+        self.waiting = {}  # key -> the futures of those who wait for that answer
         self.asked = self.replayed = self.kept = 0
         self.candidates = []
         self.trials = 0
@@ -134,7 +134,7 @@ class Run:
                     yield self._candidate(*what)
                 self._report()
         except Fault:
-            # What was answered so far is what the next run goes on from.
+            # The next run goes on from the answers so far.
             self._keep()
             raise
         finally:
@@ -142,7 +142,7 @@ class Run:
             threads[0].join(END_S)
 
     def _next(self):
-        """What happens next. Gives the state meanwhile, if that is due."""
+        """Returns the next event. Meanwhile gives the state, if that is due."""
         while True:
             wait = self.keeper.wait()
             if wait == 0 or (self.keeper.unsaved and hob_pod.checkpoint_due()):
@@ -175,15 +175,15 @@ class Run:
         candidate["candidate"] = len(self.candidates)
         self.candidates.append(candidate)
         self.trials += self._counts(candidate)
-        # Whoever hears of a candidate can rely on it: all that it took is on the disk.
+        # A caller who gets a candidate can rely on it: all answers behind it are on the disk.
         if self.keeper.unsaved:
             self._keep()
         self._report(force=True)
         return candidate
 
     def _counts(self, candidate):
-        """Whether it is one of the trials that were asked for, and not MIPROv2's look at one on all
-        examples."""
+        """Returns whether it is one of the trials that were asked for, and not MIPROv2's evaluation of a
+        candidate on all examples."""
         minibatched = self.settings["minibatch"] and self.settings["minibatch"] < self.rows[2]
         return candidate["kind"] == ("minibatch" if minibatched else "full")
 
@@ -282,8 +282,8 @@ class Run:
             max_bootstrapped_demos=settings["bootstrapped_demos"],
             max_labeled_demos=settings["labeled_demos"],
             num_threads=settings["threads"],
-            # An answer without its fields counts as wrong; however many there are, that is what the trials
-            # are for.
+            # An answer without its fields counts as wrong; however many there are, the trials are meant to
+            # find that out.
             max_errors=1 << 30,
             seed=settings["seed"],
         )
@@ -301,7 +301,7 @@ class Run:
 
 
 class _Watch(BaseCallback):
-    """Hears of evaluations: each is of a candidate."""
+    """Follows evaluations: each one is of a candidate."""
 
     def __init__(self, run):
         self.run = run

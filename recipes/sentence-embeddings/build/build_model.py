@@ -1,8 +1,8 @@
 """Assembles all-MiniLM-L6-v2 as one ONNX graph, with pooling and normalising inside.
 
-It stands apart from the pod so that running the model needs neither torch nor this file: the graph is
-written node by node from the published weights, and its bytes depend on nothing but them and this text,
-so that the digest in recipe.toml can be checked by anyone who builds it again.
+It is separate from the pod so that running the model needs neither torch nor this file. The graph is written
+node by node from the published weights. Its bytes depend only on them and on this code, so anyone can build
+it again and check the digest in recipe.toml.
 """
 
 import argparse
@@ -17,23 +17,23 @@ import numpy as np
 from onnx import TensorProto, checker, helper
 from safetensors.numpy import load_file
 
-# Written into the file: fixed, so that a newer `onnx` package makes the same bytes.
+# Written into the file. Fixed, so that a newer `onnx` package makes the same bytes.
 IR_VERSION = 9
 OPSET = 20
 
-# What masked-out scores become before softmax: the lowest float32.
+# The score of a masked token before softmax: the lowest float32.
 MASKED = float(np.finfo(np.float32).min)
 
 
 class Graph:
-    """Nodes and weights in the making; every method returns the name of what it made."""
+    """Nodes and weights of a graph in progress; every method returns the name of what it made."""
 
     def __init__(self):
         self.nodes = []
         self.weights = []
 
     def weight(self, name, array):
-        """A constant. Its bytes are little-endian, whatever the machine."""
+        """Adds a constant. Its bytes are little-endian on every machine."""
         array = np.ascontiguousarray(array)
         kind = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}[str(array.dtype)]
         data = array.astype(array.dtype.newbyteorder("<")).tobytes()
@@ -47,13 +47,13 @@ class Graph:
         return self.weight(name, np.array(values, np.int64))
 
     def add(self, operator, inputs, output, **attributes):
-        """One node; `output` is a name, or several."""
+        """Adds a node; `output` is a name, or several."""
         outputs = [output] if isinstance(output, str) else output
         self.nodes.append(helper.make_node(operator, inputs, outputs, name=outputs[0], **attributes))
         return output
 
     def linear(self, x, weight, bias, name):
-        """x @ weight + bias."""
+        """Adds x @ weight + bias."""
         product = self.add("MatMul", [x, self.weight(name + ".weight", weight)], name + ".product")
         return self.add("Add", [product, self.weight(name + ".bias", bias)], name)
 
@@ -64,9 +64,9 @@ class Graph:
 
 
 def embed_tokens(graph, tensors, config):
-    """Word, position and segment embeddings, summed and normalised."""
+    """Adds word, position and segment embeddings, summed and normalised."""
     words = graph.weight("embeddings.words", tensors["embeddings.word_embeddings.weight"])
-    # A lone text is all segment 0, so that row is added to the positions once and for all.
+    # A single text is all segment 0, so that row is added to the positions once.
     positions = tensors["embeddings.position_embeddings.weight"] + tensors["embeddings.token_type_embeddings.weight"][0]
     positions = graph.weight("embeddings.positions", positions)
     word = graph.add("Gather", [words, "input_ids"], "embeddings.word")
@@ -77,7 +77,7 @@ def embed_tokens(graph, tensors, config):
 
 
 def attention(graph, tensors, config, x, mask, source, name):
-    """Multi-head self-attention, up to and with its output projection."""
+    """Adds multi-head self-attention, up to and including its output projection."""
     width, heads = config["hidden_size"], config["num_attention_heads"]
     size = width // heads
     # One product for query, key and value; the scale of the scores is folded into the query.
@@ -102,7 +102,7 @@ def attention(graph, tensors, config, x, mask, source, name):
 
 
 def layer(graph, tensors, config, x, mask, index):
-    """One transformer layer."""
+    """Adds one transformer layer."""
     source, name = f"encoder.layer.{index}", f"layer{index}"
     epsilon = config["layer_norm_eps"]
     attended = attention(graph, tensors, config, x, mask, source + ".attention", name + ".attention")
@@ -117,7 +117,8 @@ def layer(graph, tensors, config, x, mask, index):
 
 
 def pool(graph, x, real):
-    """The mean over a text's real tokens, at length 1. `real` is 1 for a token and 0 for padding."""
+    """Adds the mean over a text's real tokens, scaled to length 1. `real` is 1 for a token and 0 for
+    padding."""
     column = graph.add("Unsqueeze", [real, graph.integers("pool.axis", 2)], "pool.mask")
     kept = graph.add("Mul", [x, column], "pool.kept")
     axis = graph.integers("pool.tokens", 1)
@@ -128,7 +129,8 @@ def pool(graph, x, real):
 
 
 def assemble(tensors, config):
-    """The whole model: `input_ids` and `attention_mask` in, one vector of length 1 a text out."""
+    """Returns the whole model: `input_ids` and `attention_mask` in, one vector of length 1 for each text
+    out."""
     heads, width = config["num_attention_heads"], config["hidden_size"]
     graph = Graph()
     graph.integers("heads", 0, 0, heads, width // heads)
@@ -166,7 +168,7 @@ def check_config(config):
 
 
 def publish(path, data):
-    """Writes all of a file or none of it, and says what it is."""
+    """Writes the whole file or nothing, and prints its name, digest and size."""
     path.parent.mkdir(parents=True, exist_ok=True)
     staged = path.with_name(f".{path.name}.{os.getpid()}")
     staged.write_bytes(data)

@@ -1,14 +1,14 @@
 """Runs all-MiniLM-L6-v2 over lists of texts.
 
-It stands apart from the glue because only this needs packages, a model and memory; what a caller's input
-looks like and what the answer is called is the glue's affair. Tokenizing is done here, not in the model's
-own file, so that the graph stays plain tensors.
+Only this part needs packages, a model and memory; the glue defines the form of a caller's input and of the
+answer. Tokenizing is done here, and not in the model's own file, so that the graph has only plain tensors.
 """
 
 import os
 from itertools import islice
 
-# One pod gets so many cores: a pool of threads a core wide in every library is what makes two pods slow.
+# One pod gets this many cores: if every library has a thread pool as wide as the machine, two pods become
+# slow.
 THREADS = max(1, int(os.environ.get("OMP_NUM_THREADS") or 1))
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true" if THREADS > 1 else "false")
 os.environ.setdefault("RAYON_NUM_THREADS", str(THREADS))
@@ -19,16 +19,16 @@ import onnxruntime  # noqa: E402
 from hob_pod import Fault, cancelled, progress  # noqa: E402
 from tokenizers import Tokenizer  # noqa: E402
 
-# Tokens of a text that the model looks at: what it was trained with, see its max_seq_length.
+# Tokens of a text that the model reads: the length that it was trained with, see its max_seq_length.
 TOKENS_MAX = 256
 
 # Texts, and tokens with padding, in one run of the model. The second bounds memory (attention holds 12 floats
 # for each pair of tokens of a text: 25 MB for eight texts of full length) and time: a run cannot be stopped,
-# so it has to end well within the two seconds that a cancelled call is given.
+# so it must end well within the two seconds that a cancelled call gets.
 RUN_TEXTS = 32
 RUN_TOKENS = 8 * TOKENS_MAX
 
-# Decimals of an answer's numbers: 5e-8 off at most, which is less than two machines differ by.
+# Decimals of an answer's numbers: an error of at most 5e-8, less than the difference between two machines.
 DECIMALS = 7
 
 
@@ -50,7 +50,7 @@ class Embedder:
         self.session = onnxruntime.InferenceSession(models["all-MiniLM-L6-v2.onnx"], options, providers=["CPUExecutionProvider"])
 
     def embed(self, inputs):
-        """Each `{"texts": [...]}` to its `{"embeddings": [[384 numbers], ...]}`, in the same order.
+        """Maps each `{"texts": [...]}` to its `{"embeddings": [[384 numbers], ...]}`, in the same order.
 
         The texts of all callers run together, sorted by length, so that callers with one text each fill a
         run.
@@ -60,20 +60,20 @@ class Embedder:
         runs = list(_runs(encoded))
         done = 0
         for run in runs:
-            # True only when nobody waits for any of it any more.
+            # True only once all callers have left.
             if cancelled():
                 raise Fault("cancelled", f"stopped after {done} of {len(encoded)} texts because the call was cancelled")
             for index, row in zip(run, self._run([encoded[index] for index in run])):
                 vectors[index] = row
             done += len(run)
-            # How far a caller is says nothing to another one.
+            # The progress of one caller means nothing to another.
             if len(inputs) == 1 and len(runs) > 1:
                 progress(done=done, total=len(encoded), unit="texts")
         rest = iter(vectors)
         return [{"embeddings": list(islice(rest, len(input["texts"])))} for input in inputs]
 
     def _run(self, texts):
-        """One run of the model over token lists, as lists of rounded floats."""
+        """Runs the model once over token lists; returns lists of rounded floats."""
         width = max(len(text) for text in texts)
         ids = np.zeros((len(texts), width), np.int64)
         mask = np.zeros((len(texts), width), np.int64)
@@ -85,10 +85,10 @@ class Embedder:
 
 
 def _runs(encoded):
-    """Groups texts of like length, so that little of a run is padding. Yields lists of indices."""
+    """Groups texts of similar length, so that little of a run is padding. Yields lists of indices."""
     run = []
     for index in sorted(range(len(encoded)), key=lambda index: len(encoded[index])):
-        # Sorted, so that the newest is the longest and sets the width of all.
+        # The texts are sorted, so the newest is the longest and sets the width of all.
         if run and (len(run) == RUN_TEXTS or (len(run) + 1) * len(encoded[index]) > RUN_TOKENS):
             yield run
             run = []

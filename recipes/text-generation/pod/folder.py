@@ -1,8 +1,5 @@
-"""The model's folder: where it is, and what is loaded out of it. Only files of that folder, and of them only
-data.
-
-Apart from generating, which is about one call.
-"""
+"""The model's folder: finds it, and loads the model and the tokenizer from it. Only files of that folder are
+read, and of them only data."""
 
 import errno
 import os
@@ -14,19 +11,19 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
-#: What recipe.toml asks to read, and the folder in there that is used unless TEXT_MODEL names another.
+#: The folder that recipe.toml asks to read, and the folder in it that is used unless TEXT_MODEL names
+#: another.
 MODELS, DEFAULT = "/srv/models", "text-generation"
 
-#: Nothing but the folder's own files, none of them code: pickles run what is in them, and so does a model's
-#: own Python.
+#: Only the folder's own files, and no code: pickles run what is in them, and so does a model's own Python.
 OWN_FILES_ONLY = {"local_files_only": True, "trust_remote_code": False}
 
-# A bar is nothing for a log.
+# A log should have no progress bar.
 logging.disable_progress_bar()
 
 
 def find():
-    """The folder that the operator gave. Raises Fault if no model is in it."""
+    """Returns the folder that the operator granted. Raises Fault if no model is in it."""
     named = os.environ.get("TEXT_MODEL", "")
     folder = Path(MODELS, named or DEFAULT)
     said = f"TEXT_MODEL says {named!r}" if named else "TEXT_MODEL is not set"
@@ -54,9 +51,9 @@ def lacks(folder, what, names, hint):
 
 
 def load(folder):
-    """The tokenizer, and the model on the device that there is."""
+    """Returns the tokenizer, and the model on the device that is available."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    # Half the precision is a GPU's trade; many CPUs compute it slower than the whole.
+    # Half precision pays on a GPU; many CPUs compute it more slowly than full precision.
     dtype = "auto" if device == "cuda" else torch.float32
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **OWN_FILES_ONLY)
@@ -68,7 +65,7 @@ def load(folder):
             raise
         raise broken(folder, f"{type(error).__name__}: {error}") from error
     except RuntimeError as error:
-        # torch has no class of its own for a CPU's memory; the runner knows its words.
+        # torch has no error class for a CPU's memory; the runner recognises its text.
         if "memory" in str(error).lower() or "allocat" in str(error).lower():
             raise
         raise broken(folder, str(error)) from error

@@ -1,7 +1,7 @@
 """Text from a transformers model, token by token.
 
-What runs the model is `generate` of transformers, in a thread of its own; the call takes tokens out of its
-hand one at a time, so that a caller that is slow, or gone, holds it up after one token.
+transformers' `generate` runs the model in a thread of its own. The call takes tokens from it one at a time,
+so that a caller that is slow, or gone, stops it after one token.
 """
 
 import copy
@@ -19,10 +19,10 @@ from words import Stops, Words
 
 MAX_NEW_TOKENS = 256
 
-#: Seeds that chance gives: what every JSON reader keeps as it is.
+#: Range of random seeds: every JSON reader keeps such numbers exactly.
 SEEDS = 2**53
 
-#: Between two looks of the model's thread at whether anybody still waits for its token, in seconds.
+#: Between two checks of the model's thread whether its token is still wanted, in seconds.
 LOOK = 0.05
 
 
@@ -30,7 +30,7 @@ class Generator:
     """The operations of `hob/text-generation`."""
 
     def load(self, models):
-        """The operator's model; it stays for all calls."""
+        """Loads the operator's model; it stays for all calls."""
         self.folder = folder.find()
         self.tokenizer, self.model = folder.load(self.folder)
         text = self.model.config.get_text_config()
@@ -38,7 +38,7 @@ class Generator:
         self.ends = ends(self.model.generation_config.eos_token_id) | ends(self.tokenizer.eos_token_id)
 
     def describe(self, input):
-        """What is loaded."""
+        """Returns what is loaded."""
         return {
             "model": self.folder.name,
             "architecture": type(self.model).__name__,
@@ -50,8 +50,8 @@ class Generator:
         }
 
     def generate(self, input):
-        """Chunks `{"text", "tokens"}`: text that is certain, and how many tokens there were so far; then all
-        of it."""
+        """Yields chunks `{"text", "tokens"}`: text that is final, and the number of tokens so far. Returns
+        the whole text."""
         prompt = self._prompt(input)
         room = input.get("max_new_tokens", MAX_NEW_TOKENS)
         if self.context is not None:
@@ -89,7 +89,7 @@ class Generator:
         return output if seed is None else {**output, "seed": seed}
 
     def _prompt(self, input):
-        """The tokens that the model goes on with."""
+        """Returns the tokens from which the model goes on."""
         if "prompt" in input:
             tokens = self.tokenizer(input["prompt"])["input_ids"]
             if not tokens:
@@ -106,7 +106,7 @@ class Generator:
             raise Fault("invalid_input", text, "wanted roles in the order that the model was trained with") from error
 
     def _settings(self, input, room):
-        """The model's own settings with the caller's, and the seed if tokens are drawn."""
+        """Returns the model's own settings with the caller's, and the seed if tokens are drawn at random."""
         settings = copy.deepcopy(self.model.generation_config)
         settings.update(max_new_tokens=room, max_length=None, min_length=0, min_new_tokens=None, num_beams=1, num_return_sequences=1)
         settings.update(eos_token_id=sorted(self.ends) or None, pad_token_id=min(self.ends, default=0))
@@ -115,19 +115,19 @@ class Generator:
             settings.update(do_sample=False, temperature=None, top_p=None, top_k=None)
             return settings, None
         settings.update(do_sample=True, temperature=float(temperature), top_p=float(input.get("top_p", 1)), top_k=input.get("top_k", 0))
-        # Never what torch begins with: pods that are forked from one zygote would all draw the same.
+        # Never torch's initial seed: all pods that are forked from one zygote would draw the same.
         seed = input.get("seed", secrets.randbelow(SEEDS))
         torch.manual_seed(seed)
         return settings, seed
 
 
 def ends(told):
-    """Tokens that end an answer, of what configurations say: none, one or several."""
+    """Returns the tokens that end an answer, from a setting with none, one or several."""
     return set() if told is None else {told} if isinstance(told, int) else set(told)
 
 
 class Run(BaseStreamer, StoppingCriteria):
-    """One run of the model in a thread; it makes a token when the one before was taken."""
+    """One run of the model in a thread; it makes a token once the one before was taken."""
 
     def __init__(self, model, prompt, settings):
         self.model, self.prompt, self.settings = model, prompt, settings
@@ -137,7 +137,7 @@ class Run(BaseStreamer, StoppingCriteria):
         self.thread = Thread(target=self._run, name="model", daemon=True)
 
     def tokens(self):
-        """Yields each token. Raises what went wrong in the thread."""
+        """Yields each token. Raises the thread's error."""
         self.thread.start()
         while True:
             kind, value = self.queue.get()
@@ -148,7 +148,7 @@ class Run(BaseStreamer, StoppingCriteria):
             yield value
 
     def stop(self):
-        """Ends the run, at the latest after the token that it is at."""
+        """Ends the run, at the latest after the current token."""
         self.over.set()
         if self.thread.ident is not None:
             self.thread.join()
@@ -178,7 +178,7 @@ class Run(BaseStreamer, StoppingCriteria):
     # --- called by transformers
 
     def put(self, value):
-        # The prompt comes first.
+        # The first call has the prompt.
         if self.begun:
             self._give("token", int(value[0]))
         self.begun = True

@@ -1,28 +1,25 @@
-"""Tokens in, text out that is certain: no half characters, and nothing of a text that ends the answer.
+"""Turns tokens into text that is final: no half characters, and nothing of a text that ends the answer."""
 
-Apart from the model, which knows only tokens.
-"""
-
-#: What a decoder writes for bytes that are not, or not yet, a character.
+#: Stands in decoded text for bytes that are not, or not yet, a character.
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 
 
 class Words:
     """The text of tokens that come one by one.
 
-    A token may be a part of a character, and how it is written may depend on the one before (a space at the
-    beginning). So the last tokens that became text are decoded again with each new one, and what is not a
-    character yet is held back.
+    A token may be a part of a character, and its text may depend on the token before it (a space at the
+    beginning). So the last tokens that became text are decoded again with each new one, and bytes that are
+    not a character yet are held back.
     """
 
     def __init__(self, tokenizer):
         self.tokenizer = tokenizer
         self.tokens = []
-        # From the first on tokens are decoded; those before the second are text already.
+        # Tokens are decoded from index `first` on; those before `told` are text already.
         self.first = self.told = 0
 
     def push(self, token):
-        """The text that is certain with one token more; often empty."""
+        """Returns the text that is final after another token; often empty."""
         self.tokens.append(token)
         before = self._decode(self.tokens[self.first : self.told])
         after = self._decode(self.tokens[self.first :])
@@ -32,7 +29,7 @@ class Words:
         return after[len(before) :]
 
     def rest(self):
-        """What was held back, when no more tokens come."""
+        """Returns the text that was held back, once no more tokens come."""
         before = self._decode(self.tokens[self.first : self.told])
         return self._decode(self.tokens[self.first :])[len(before) :]
 
@@ -41,7 +38,7 @@ class Words:
 
 
 class Stops:
-    """Holds back what may be the beginning of a text that ends the answer."""
+    """Holds back the end of a text that may begin one of `stops`, the texts that end the answer."""
 
     def __init__(self, stops):
         self.stops = stops
@@ -49,7 +46,7 @@ class Stops:
         self.stopped = False
 
     def push(self, text):
-        """What of the text so far is certain to stay; sets `stopped` when one of the texts is there."""
+        """Returns the part of the text so far that is final; sets `stopped` if one of the texts is there."""
         text = self.held + text
         found = [at for at in map(text.find, self.stops) if at >= 0]
         if found:
@@ -60,11 +57,11 @@ class Stops:
         return text[: len(text) - keep]
 
     def rest(self):
-        """What was held back, when no more text comes."""
+        """Returns the text that was held back, once no more text comes."""
         held, self.held = self.held, ""
         return held
 
 
 def overlap(text, stop):
-    """How many characters at the end of `text` may be the beginning of `stop`."""
+    """Returns how many characters at the end of `text` may be the beginning of `stop`."""
     return next((length for length in range(min(len(text), len(stop) - 1), 0, -1) if stop.startswith(text[-length:])), 0)

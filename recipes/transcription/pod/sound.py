@@ -1,7 +1,7 @@
-"""WAV in, samples for the decoder out: one channel of 16 bits at its rate.
+"""Reads WAV and makes samples for the decoder: one channel of 16 bits at the decoder's rate.
 
-Apart from the decoding because none of it knows speech. The standard library's `wave` reads neither floats
-nor the extensible format before Python 3.12, and the rest of the library has no resampling.
+The standard library's `wave` reads neither floats nor the extensible format before Python 3.12, and the rest
+of the library has no resampling.
 """
 
 import struct
@@ -10,23 +10,23 @@ from math import ceil, gcd
 import numpy as np
 from hob_pod import Fault
 
-#: Rates that can be asked for. Below the first one speech is not understood, above the second nothing
-#: records.
+#: Accepted rates. Below the first one speech is unintelligible; nothing records above the second.
 RATE_MIN, RATE_MAX = 4_000, 384_000
 CHANNELS_MAX = 64
 
-#: The `fmt ` tags that are samples and nothing else; the third says which of both in its own bytes.
+#: The `fmt ` tags for plain samples; with the third, bytes of the chunk say which of the other two applies.
 PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE
 
-#: What a program writes as the length of `data` when it cannot know how much will follow.
+#: The length of `data` that a program writes if it cannot know how much will follow.
 UNKNOWN_LENGTH = 0xFFFFFFFF
 
-#: Zero crossings on each side of the filter that changes the rate, and how many samples it makes at a time.
+#: Zero crossings on each side of the filter that changes the rate, and samples that it makes at a time.
 CROSSINGS, BLOCK = 16, 16_384
 
 
 def read_wav(data):
-    """The samples of a WAV as one channel of float32 in -1..1, its rate, and how many channels it had."""
+    """Returns the samples of a WAV as one channel of float32 in -1..1, its rate, and how many channels it
+    had."""
     if len(data) < 12 or bytes(data[:4]) != b"RIFF" or bytes(data[8:12]) != b"WAVE":
         begins = bytes(data[:12]).hex(" ") or "nothing"
         raise wrong(f"`audio` is no WAV: it has {len(data)} bytes and begins with {begins}", "convert it, e.g. with `ffmpeg -i FILE x.wav`")
@@ -67,14 +67,14 @@ def read_format(data):
 
 
 def mix(data, tag, bits, channels, rate):
-    """Numbers of the samples, the channels averaged."""
+    """Returns the samples as numbers, with the channels averaged."""
     frames = len(data) // (bits // 8 * channels)
     data = data[: frames * (bits // 8) * channels]
     if tag == FLOAT:
         samples = np.frombuffer(data, f"<f{bits // 8}").astype(np.float32)
         if not np.isfinite(samples).all():
             raise wrong("the WAV has samples that are no numbers (NaN or infinite)")
-        # Beyond full scale a recorder has clipped as well.
+        # A recorder also clips beyond full scale.
         samples = samples.clip(-1, 1)
     elif bits == 8:
         samples = (np.frombuffer(data, np.uint8).astype(np.float32) - 128) / 128
@@ -87,18 +87,19 @@ def mix(data, tag, bits, channels, rate):
 
 
 def resample(samples, rate, wanted):
-    """The same sound at another rate, through a windowed sinc that keeps what both rates can carry."""
+    """Returns the same sound at another rate, through a windowed sinc that keeps what both rates can
+    carry."""
     if rate == wanted or not len(samples):
         return samples
     up, down = wanted // gcd(rate, wanted), rate // gcd(rate, wanted)
-    # In samples of the source: the filter is wider where the target cannot carry the source's high tones.
+    # In samples of the source: the filter is wider if the target cannot carry the source's high tones.
     stretch = max(1.0, rate / wanted)
     reach = ceil(CROSSINGS * stretch)
     offsets = np.arange(-reach, reach + 1)
     padded = np.pad(samples, reach + 1)
     made = np.empty(len(samples) * up // down, np.float32)
     for start in range(0, len(made), BLOCK):
-        # Where the samples of this block lie in the source: a whole number and a fraction of `up` parts.
+        # Positions of this block's samples in the source: a whole number and a fraction of `up` parts.
         whole, part = np.divmod(np.arange(start, min(start + BLOCK, len(made)), dtype=np.int64) * down, up)
         parts, which = np.unique(part, return_inverse=True)
         distance = (offsets[None, :] - parts[:, None] / up) / stretch
@@ -110,7 +111,8 @@ def resample(samples, rate, wanted):
 
 
 def to_16_bits(samples):
-    """What came with 16 bits, at the decoder's rate and on one channel, comes out as it was."""
+    """Returns 16-bit samples. Sound that came with 16 bits, at the decoder's rate and on one channel, is
+    unchanged."""
     return np.round(samples * 32_768).clip(-32_768, 32_767).astype("<i2")
 
 

@@ -1,8 +1,8 @@
-"""Speech to text with pocketsphinx: what it thinks while it listens, then what it heard.
+"""Speech to text with pocketsphinx: partial text while it listens, then the final text.
 
-Apart from `sound`, which knows nothing of speech. Each part of the audio is decoded twice: quickly and block
-by block for the partial text, then as a whole, since the best decoding subtracts the average of all that was
-said: on the voices that the recipe is tested with this halves the words that are wrong.
+Each part of the audio is decoded twice: quickly and block by block for the partial text, then as a whole. The
+best decoding subtracts the average of all that was said: on the voices that the recipe is tested with, this
+halves the number of wrong words.
 """
 
 import numpy as np
@@ -10,24 +10,24 @@ import sound
 from hob_pod import Fault, cancelled, progress
 from pocketsphinx import Decoder
 
-#: Samples a second that the acoustic model was trained with.
+#: Samples per second of the acoustic model's training data.
 RATE = 16_000
 
-#: Samples between two looks at the partial text: 0.2 s of sound, some 20 ms of work.
+#: Samples between two partial texts: 0.2 s of sound, some 20 ms of work.
 BLOCK = RATE // 5
 
-#: A longer recording is cut, at its quietest moment between these, in samples: a part cannot be stopped while
-#: it is decoded as a whole, which takes an eighth of its length, and a cancelled call is given two seconds.
+#: A longer recording is cut at its quietest moment between these two lengths, in samples. Decoding a part as
+#: a whole cannot be stopped and takes an eighth of its length, and a cancelled call gets two seconds.
 PART_MIN, PART_MAX = 6 * RATE, 12 * RATE
 
-#: How long the quiet is that is looked for, in samples.
+#: Length of that quiet moment, in samples.
 QUIET = RATE // 5
 
-#: A part in which no sample is louder is silent, of 32767 (-60 dB): what is next to nothing is a word to the
-#: decoder.
+#: A part with no sample louder than this, of 32767 (-60 dB), is silent: the decoder hears a word in almost
+#: nothing.
 SILENT = 32
 
-#: Frames of the decoder in a second.
+#: The decoder's frames per second.
 FRAMES = 100
 
 
@@ -35,23 +35,24 @@ class Transcriber:
     """The operations of `hob/transcription`."""
 
     def load(self, models):
-        """The acoustic model, the language model and the dictionary are in the package."""
+        """Loads the acoustic model, the language model and the dictionary, which are in the package."""
         self.quick = Decoder(samprate=RATE, loglevel="FATAL", fwdflat=False, bestpath=False)
         self.whole = Decoder(samprate=RATE, loglevel="FATAL")
 
     def pronounce(self, input):
-        """The phones of each word: one that the dictionary does not have is never heard."""
+        """Returns the phones of each word: a word that the dictionary lacks is never recognised."""
         return {"phones": {word: self.whole.lookup_word(word.lower()) for word in input["words"]}}
 
     def transcribe(self, input, blobs):
-        """Chunks `{"partial"}` and, at the end of each part, `{"text", "start", "end"}`; then all of it."""
+        """Yields chunks `{"partial"}` and, at the end of each part, `{"text", "start", "end"}`; returns the
+        whole."""
         if "audio" not in blobs:
             found = ", ".join(f"`{name}`" for name in blobs) or "none"
             raise Fault("invalid_input", f"wanted a blob `audio`, found {found}", "`hob call ... --blob audio=FILE.wav`")
         samples, rate, channels = sound.read_wav(blobs["audio"].data)
         samples = sound.to_16_bits(sound.resample(samples, rate, RATE))
-        # Each call begins as the first one did, so that the same sound gives the same text: what the decoders
-        # took for the average sound and for noise in the call before is forgotten.
+        # Each call begins like the first one, so that the same sound gives the same text: the decoders forget
+        # what they took for average sound and for noise in the call before.
         for decoder in (self.quick, self.whole):
             decoder.reinit_feat()
         segments, words = [], []
@@ -100,14 +101,14 @@ class Transcriber:
             return None, []
         words = [
             {
-                # Which of several pronunciations it was, as `to(3)`, is the dictionary's affair.
+                # Variants of a pronunciation, such as `to(3)`, are a detail of the dictionary.
                 "word": heard.word.partition("(")[0],
                 "start": round(offset + heard.start_frame / FRAMES, 2),
                 "end": round(offset + (heard.end_frame + 1) / FRAMES, 2),
                 "probability": round(heard.prob, 4),
             }
             for heard in self.whole.seg()
-            # Silence and noises.
+            # Leaves out silence and noises.
             if heard.word[0] not in "<["
         ]
         if not words:
@@ -116,7 +117,7 @@ class Transcriber:
 
 
 def parts(samples):
-    """Where each part of the audio begins and ends."""
+    """Returns where each part of the audio begins and ends."""
     begin = 0
     while len(samples) - begin > PART_MAX:
         first = begin + PART_MIN

@@ -24,16 +24,16 @@ pub struct Request {
     pub operation: Arc<model::Operation>,
     /// JSON text.
     pub input: String,
-    /// What it counts in a batch.
+    /// The cost that counts against the bound of a batch.
     pub cost: u64,
     pub blobs: Vec<Blob>,
     pub deadline: Instant,
     pub priority: Priority,
-    /// Where progress goes: not through the reply.
+    /// Receives progress, which does not go through the reply.
     pub events: model::events::Sender,
 }
 
-/// What comes back for a request, in order: any number of chunks, then one of the others.
+/// The replies to a request, in order: any number of chunks, then one of the others.
 #[derive(Debug)]
 pub enum Reply {
     Chunk(Payload),
@@ -44,44 +44,44 @@ pub enum Reply {
 /// A request in the queue or in hand.
 pub(in crate::pod) struct Pending {
     pub request: Request,
-    /// None for operations that give no chunks.
+    /// `None` for operations that give no chunks.
     pub chunks: Option<Outlet>,
     pub end: oneshot::Sender<Reply>,
-    /// How often its pod ended while it alone was at work there.
+    /// How often its pod ended while the pod worked only on this ask.
     pub tally: Tally,
     /// How often it was begun.
     pub begun: u32,
-    /// Begun by the pod that had it last, also where that does not count as a try of its own.
+    /// Whether its last pod began it, even if that does not count as a try.
     pub ran: bool,
-    /// The recipe's lever was lowered for it.
+    /// Whether the recipe's lever was lowered for it.
     pub lowered: bool,
-    /// Its caller has a chunk of its result: from then on it cannot be run again.
+    /// Whether its caller has a chunk of its result: then it cannot run again.
     pub gave: bool,
 }
 
 impl Pending {
-    /// Its last reply.
+    /// Sends the last reply.
     pub fn finish(self, reply: Reply) {
         drop(self.chunks);
         let _ = self.end.send(reply);
     }
 }
 
-/// A request with all that it takes to put it back into the queue.
+/// A request with everything needed to put it back into the queue.
 pub(in crate::pod) struct TicketedAsk {
     pub ticket: Ticket,
     pub waiting: Waiting,
     pub pending: Pending,
 }
 
-/// A request under way. Dropping it cancels the work down to the worker.
+/// A request in progress. Dropping it cancels the work down to the worker.
 pub struct Ask {
     pool: Arc<PoolShared>,
     ticket: Ticket,
     chunks: Option<Inlet>,
     end: oneshot::Receiver<Reply>,
     is_over: bool,
-    /// Weight of the chunks that were taken since the pod was told.
+    /// Weight of the chunks taken since the pod was last told.
     taken: u32,
 }
 
@@ -90,7 +90,7 @@ impl Ask {
         Ask { pool, ticket, chunks, end, is_over: false, taken: 0 }
     }
 
-    /// The next reply; none after the last. Cancel-safe.
+    /// The next reply; `None` after the last. Cancel-safe.
     pub async fn next(&mut self) -> Option<Reply> {
         if let Some(chunks) = &mut self.chunks {
             match chunks.take().await {
@@ -101,7 +101,7 @@ impl Ask {
                     }
                     return Some(Reply::Chunk(payload));
                 }
-                // A stream with a hole is none: as if its caller had gone.
+                // A stream with a gap is useless: the work is cancelled as if the caller had gone.
                 Err(fault) => {
                     self.chunks = None;
                     self.leave();
@@ -109,7 +109,7 @@ impl Ask {
                 }
                 Ok(None) => {}
             }
-            // The driver lets go of this end before it sends the last reply.
+            // The driver drops its end of the stream before it sends the last reply.
             self.chunks = None;
         }
         if self.is_over {
@@ -122,7 +122,7 @@ impl Ask {
 
     fn leave(&mut self) {
         if !std::mem::replace(&mut self.is_over, true) {
-            // First, so that nobody puts it back meanwhile for a caller that is gone.
+            // First, so that the ask is not put back meanwhile for a caller that is gone.
             self.end.close();
             self.pool.withdraw(self.ticket);
         }
@@ -135,7 +135,7 @@ impl Drop for Ask {
     }
 }
 
-/// What makes two requests the same input of the same recipe.
+/// The digest by which two requests are the same input of the same recipe.
 pub(in crate::pod) fn digest(request: &Request) -> [u8; 32] {
     let mut hasher = sha2::Sha256::new();
     for part in [request.operation.name.as_bytes(), request.input.as_bytes()] {
@@ -146,7 +146,7 @@ pub(in crate::pod) fn digest(request: &Request) -> [u8; 32] {
         hasher.update(blob.size().to_le_bytes());
         match blob.store() {
             None => hasher.update(blob.in_memory().map_or(&[][..], |bytes| &bytes[..])),
-            // Not read for this: it may be gigabytes.
+            // The bytes are not read for this: there may be gigabytes.
             Some(store) => store.mark().iter().for_each(|part| hasher.update(part.to_le_bytes())),
         }
     }

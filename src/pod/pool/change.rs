@@ -1,4 +1,4 @@
-//! A change of a pool's state: made under the lock, and told after it.
+//! A change of a pool's state: made under the lock; others are notified after it.
 
 use std::time::Duration;
 
@@ -11,23 +11,23 @@ use crate::{
     },
 };
 
-/// A pool's state while its lock is held. Callers are told of refused asks once the lock is let go of.
+/// A pool's state while its lock is held. The callers of refused asks are told once the lock is released.
 pub(super) struct Change<'a> {
     pub state: &'a mut PoolState,
-    /// Since the pool was made.
+    /// Time since the pool was made.
     pub now: Duration,
     refused: Vec<(Vec<Pending>, Fault)>,
 }
 
 impl Change<'_> {
-    /// Ends those asks, which nobody has begun, with that fault.
+    /// Ends those asks, which no pod has begun, with that fault.
     pub fn refuse(&mut self, asks: Vec<Pending>, fault: Fault) {
         if !asks.is_empty() {
             self.refused.push((asks, fault));
         }
     }
 
-    /// Ends all that waits with that fault.
+    /// Ends all waiting asks with that fault.
     pub fn refuse_all(&mut self, fault: Fault) {
         let all = self.state.take_waiting();
         self.refuse(all, fault);
@@ -35,8 +35,8 @@ impl Change<'_> {
 }
 
 impl PoolShared {
-    /// Changes the state under the lock. Afterwards, without it, tells the callers of refused asks, and wakes
-    /// whoever waits for a closed pool to be quiet.
+    /// Changes the state under the lock. After the lock is released, tells the callers of refused asks, and
+    /// notifies those who wait for a closed pool to be quiet.
     pub(super) fn change<T>(&self, act: impl FnOnce(&mut Change<'_>) -> T) -> T {
         let mut state = self.lock();
         let mut change = Change { now: self.now(), state: &mut state, refused: Vec::new() };

@@ -1,4 +1,4 @@
-//! The side of a pool that callers see: they ask, look, and end it.
+//! The callers' handle on a pool: they send asks, read its status, and end it.
 
 use std::sync::{Arc, Weak};
 
@@ -29,12 +29,12 @@ use crate::{
     },
 };
 
-/// The pods of one recipe. Cloning shares them; when the last clone and the last ask are gone, the pods
-/// finish and go.
+/// The pods of one recipe. Cloning shares them; once the last clone and the last ask are dropped, the pods
+/// finish and exit.
 #[derive(Clone)]
 pub struct Pool(pub(super) Arc<PoolShared>);
 
-/// A look at a pool that does not keep it.
+/// A handle on a pool that does not keep it alive.
 #[derive(Clone)]
 pub struct WeakPool(Weak<PoolShared>);
 
@@ -44,7 +44,7 @@ impl Pool {
         Pool(PoolShared::new(recipe, spec, concurrency as usize, spawner))
     }
 
-    /// Sends a request. It waits for its turn; a pod is started if none has room and there may be one more.
+    /// Sends a request. It waits for its turn; if no pod has room and the pool may grow, a pod is started.
     ///
     /// Errors: `overloaded` and `cooling_down` (both with `retry_after`), `poison_request`, `shutting_down`;
     /// `invalid_input` for blobs of an operation that goes in batches.
@@ -98,7 +98,7 @@ impl Pool {
         Ok(Ask::new(pool.clone(), ticket, chunks, receiver))
     }
 
-    /// Starts a pod if there is none, so that it is there sooner; from then on `min` pods are kept.
+    /// Starts a pod ahead of the first ask, if there is none; from then on `min` pods are kept.
     pub fn warm(&self) {
         self.0.change(|change| {
             if !(change.state.closed || (change.state.used && !change.state.members.is_empty())) {
@@ -108,7 +108,7 @@ impl Pool {
         });
     }
 
-    /// Forgets failures: the next ask starts a pod at once, and inputs that ended one are tried again.
+    /// Forgets failures: the next ask starts a pod at once, and inputs that ended a pod are tried again.
     pub fn lift(&self) {
         self.0.change(|change| {
             let state = &mut *change.state;
@@ -123,13 +123,13 @@ impl Pool {
     /// Reads each pod's memory from the system.
     pub fn status(&self) -> PoolStatus {
         let pool = &self.0;
-        // Before the lock: it may be the last to look at a session that goes, with this pool.
+        // Before the lock: with this pool, this may be the last reference to a session that ends.
         let session = pool.spawner.session();
         let state = pool.lock();
         let now = pool.now();
         let (health, retry_after) = match state.restarts.may_start(now) {
             MayStart::Quarantined(until) => (Health::Quarantined, Some(until)),
-            // Nothing failed: there was no room for it.
+            // Nothing failed: there was no room for a pod.
             MayStart::At(at) if state.failing == 0 => (Health::Good, Some(at)),
             MayStart::At(at) => (Health::Failing, Some(at)),
             MayStart::Now if state.failing >= FAILING_ENDS_MIN => (Health::Failing, None),
@@ -170,7 +170,7 @@ impl Pool {
         self.0.name()
     }
 
-    /// Whether it is of that very recipe.
+    /// Whether this is the pool of that very recipe.
     pub fn is_of(&self, recipe: &Arc<Verified>) -> bool {
         Arc::ptr_eq(&self.0.recipe, recipe)
     }
@@ -180,8 +180,8 @@ impl Pool {
         self.0.lock().closed = true;
     }
 
-    /// Takes nothing new; returns when all that was accepted is over, or at `until`: then what still waits
-    /// ends as `shutting_down`.
+    /// Takes no new asks. Returns when all accepted asks are over, or at `until`: then asks that still wait
+    /// end as `shutting_down`.
     pub async fn close(&self, until: Instant) {
         let pool = &self.0;
         self.refuse_all();
@@ -199,17 +199,17 @@ impl Pool {
         WeakPool(Arc::downgrade(&self.0))
     }
 
-    /// Asks the pods that are there for their state; whether there is one.
+    /// Requests the state of the running pods; returns whether there is one.
     pub fn want_checkpoint(&self) -> bool {
         self.tell_all(|shared| shared.request_checkpoint())
     }
 
-    /// Whether there is no pod, nor one to come.
+    /// Whether no pod is running or being started.
     pub fn is_empty(&self) -> bool {
         self.0.lock().members.is_empty()
     }
 
-    /// Tells the pods that are there that their session is closed; whether there is one.
+    /// Tells the running pods that their session is closed; returns whether there is one.
     pub fn want_close(&self) -> bool {
         self.tell_all(|shared| shared.request_close())
     }
@@ -220,7 +220,7 @@ impl Pool {
         serving.map(|watcher| tell(&watcher.shared)).count() > 0
     }
 
-    /// Takes nothing more, ends what waits, and returns when no process of its pods is left.
+    /// Takes no new asks, ends the waiting ones, and returns when no process of its pods is left.
     pub async fn end(&self) {
         self.close(Instant::now()).await;
         let watchers: Vec<_> = self.0.lock().members.iter().filter_map(|member| member.watcher().cloned()).collect();

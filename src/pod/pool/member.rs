@@ -13,23 +13,23 @@ use tokio::time::Instant;
 
 use crate::{model::Priority, pod::pool::watcher::Watcher};
 
-/// What a member does for its pool. Only the methods of [`Member`] change it.
+/// A member's phase in its pool. Only the methods of [`Member`] change it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// Its environment is prepared, its process starts, or it was woken before the memory of its models was
-    /// free.
+    /// Its environment is prepared, or its process starts, or it was woken before the memory of its models
+    /// was free.
     Starting,
     /// It waits for memory for its models.
     AwaitsMemory,
-    /// It serves. `alone`: what it has in hand runs without company.
+    /// It serves. `alone`: its unit in hand runs without company.
     Ready { alone: bool },
-    /// It finishes what it has in hand and takes nothing more: its memory is for another pod.
+    /// It finishes its units in hand and takes no more, because its memory is for another pod.
     Yielding { alone: bool },
-    /// It lets go of its models; their memory is not free yet.
+    /// It unloads its models; their memory is not free yet.
     Unloading,
-    /// It has no models, and loads none before there is work for it.
+    /// It has no models, and loads none until there is work.
     Asleep,
-    /// It takes nothing any more, for good.
+    /// It takes no more units, for good.
     Leaving,
 }
 
@@ -37,12 +37,12 @@ enum Phase {
 pub(super) struct Member {
     slot: u64,
     since: Instant,
-    /// `None` while its environment is prepared. The pod may report that it is ready before this is known.
+    /// `None` while its environment is prepared. The pod may report that it is ready before this is set.
     watcher: Option<Watcher>,
     phase: Phase,
     /// Units in its hands.
     units: usize,
-    /// The best class of what it has in hand and of what it knows to wait.
+    /// The best class among its units in hand and the waiting asks that it knows of.
     class: Option<Priority>,
 }
 
@@ -55,7 +55,7 @@ impl Member {
         self.slot
     }
 
-    /// When it was decided to start it.
+    /// When its start was decided.
     pub fn since(&self) -> Instant {
         self.since
     }
@@ -68,7 +68,7 @@ impl Member {
         self.units
     }
 
-    /// Whether it is not about to go.
+    /// Whether it is not about to leave.
     pub fn stays(&self) -> bool {
         self.phase != Phase::Leaving
     }
@@ -78,7 +78,7 @@ impl Member {
         matches!(self.phase, Phase::Ready { .. } | Phase::Yielding { .. })
     }
 
-    /// Whether it only has to be woken to load its models.
+    /// Whether it loads its models as soon as it is woken.
     pub fn is_asleep(&self) -> bool {
         matches!(self.phase, Phase::Asleep | Phase::Unloading)
     }
@@ -93,17 +93,17 @@ impl Member {
         matches!(self.phase, Phase::Starting | Phase::Unloading)
     }
 
-    /// Whether what it has in hand runs without company.
+    /// Whether its unit in hand runs without company.
     pub fn is_alone(&self) -> bool {
         matches!(self.phase, Phase::Ready { alone: true } | Phase::Yielding { alone: true })
     }
 
-    /// Whether it could take a further unit now.
+    /// Whether it could take another unit now.
     pub fn has_room(&self, concurrency: usize) -> bool {
         self.phase == Phase::Ready { alone: false } && self.units < concurrency
     }
 
-    /// Units that it could take now.
+    /// Number of units that it could take now.
     pub fn room(&self, concurrency: usize) -> usize {
         if self.has_room(concurrency) { concurrency - self.units } else { 0 }
     }
@@ -113,15 +113,15 @@ impl Member {
         self.watcher.iter().for_each(|watcher| watcher.shared.offer_work());
     }
 
-    /// Has it look again which class it waits for memory for.
+    /// Makes it check again for which class it waits for memory.
     pub fn offer_work_if_awaiting_memory(&self) {
         if self.phase == Phase::AwaitsMemory {
             self.offer_work();
         }
     }
 
-    /// Has it look again if it is busy with work of a lower class: it keeps its memory for what now waits
-    /// behind that.
+    /// Makes it check again if it is busy with work of a lower class: it then keeps its memory for the better
+    /// class that waits.
     pub fn offer_work_if_outranked(&self, priority: Priority) {
         let is_outranked = self.units > 0 && self.class.is_some_and(|class| class > priority);
         if is_outranked && !matches!(self.phase, Phase::Leaving | Phase::Yielding { .. }) {
@@ -133,7 +133,7 @@ impl Member {
         self.watcher = Some(watcher);
     }
 
-    /// It is asleep and is to load its models.
+    /// Wakes it from sleep to load its models.
     pub fn wake(&mut self) {
         self.phase = match self.phase {
             Phase::Asleep => Phase::AwaitsMemory,
@@ -147,7 +147,7 @@ impl Member {
         self.become_unless_leaving(Phase::Ready { alone: self.is_alone() });
     }
 
-    /// Its models are let go of, or it is not to load any without work.
+    /// Its models are unloaded, or it must not load any until there is work.
     pub fn report_asleep(&mut self) {
         let phase = if matches!(self.phase, Phase::AwaitsMemory | Phase::Asleep) { Phase::Asleep } else { Phase::Unloading };
         self.become_unless_leaving(phase);
@@ -159,7 +159,7 @@ impl Member {
         }
     }
 
-    /// It has no models. `has_work`: something waits that it is to load them for.
+    /// It has no models. `has_work`: work waits for which it has to load them.
     pub fn report_empty(&mut self, has_work: bool) {
         let sleeps_on = self.is_asleep() && !has_work;
         self.become_unless_leaving(if sleeps_on { Phase::Asleep } else { Phase::AwaitsMemory });
@@ -169,7 +169,7 @@ impl Member {
         self.phase = Phase::Leaving;
     }
 
-    /// It has so many units in hand.
+    /// It has `units` units in hand.
     pub fn report_units(&mut self, units: usize) {
         self.units = units;
         if let Phase::Ready { alone } | Phase::Yielding { alone } = &mut self.phase {
@@ -181,12 +181,12 @@ impl Member {
         self.class = class;
     }
 
-    /// It is given a further unit.
+    /// It gets another unit.
     pub fn give(&mut self) {
         self.units += 1;
     }
 
-    /// It is given a unit that runs without company.
+    /// It gets a unit that runs without company.
     pub fn give_alone(&mut self) {
         self.units = 1;
         if let Phase::Ready { alone } | Phase::Yielding { alone } = &mut self.phase {

@@ -9,12 +9,17 @@
 //!    Pool::ask refuses <------ poison.rs    which inputs end pods <------+
 //! ```
 //!
-//! This file has the one lock around all of it; `state.rs` and `member.rs` are what it guards. The lock is
-//! held to decide, never across an await, and no caller and no driver waits for a pod while it is held.
-//! `change.rs` is the one way to change the state: what follows from a change is told after the lock.
-//! `schedule.rs`, `restarts.rs` and `poison.rs` decide without clock and lock. `handle.rs` and `ask.rs` are
-//! what callers hold, `slot.rs` what a driver holds, `watcher.rs` what a driver shows of its pod and hears
-//! from others; `spawner.rs` is where pods come from, `refusals.rs` why asks are refused.
+//! This file has the one lock; it is held to decide, never across an await, and no caller and no driver waits
+//! for a pod while it is held.
+//!
+//! - `state.rs`, `member.rs`: the state that the lock guards.
+//! - `change.rs`: the only way to change the state; callers and waiters are notified after the lock.
+//! - `schedule.rs`, `restarts.rs`, `poison.rs`: policies, without clock and lock.
+//! - `handle.rs`, `ask.rs`: what callers hold.
+//! - `slot.rs`: what a driver holds.
+//! - `watcher.rs`: what a driver shows of its pod, and its mailbox.
+//! - `spawner.rs`: the source of pods.
+//! - `refusals.rs`: the faults of refused asks.
 
 pub mod ask;
 mod change;
@@ -56,7 +61,7 @@ pub use spawner::{BoxFuture, Spawner};
 use state::{End, PoolState, Why};
 use watcher::Watcher;
 
-/// What the handles of a pool, its asks and its slots share.
+/// The state that a pool's handles, asks and slots share.
 struct PoolShared {
     this: Weak<PoolShared>,
     recipe: Arc<Verified>,
@@ -65,9 +70,9 @@ struct PoolShared {
     concurrency: usize,
     born: Instant,
     state: Mutex<PoolState>,
-    /// Whether an input is remembered for having ended a pod: only then are inputs digested.
+    /// Whether any input is remembered for having ended a pod; only then are inputs digested.
     suspects: AtomicBool,
-    /// Told when a closed pool has nothing left to do.
+    /// Notified when a closed pool has nothing left to do.
     quiet: Notify,
 }
 
@@ -86,7 +91,7 @@ impl PoolShared {
         })
     }
 
-    /// To look at the state. [`PoolShared::change`] is how to change it.
+    /// For reading the state. [`PoolShared::change`] changes it.
     fn lock(&self) -> MutexGuard<'_, PoolState> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
@@ -117,7 +122,7 @@ impl PoolShared {
         self.suspects.store(!state.poison.is_empty(), Ordering::Relaxed);
     }
 
-    /// Ends when a closed pool is quiet, if it becomes so from now on.
+    /// Completes when a closed pool is quiet, if that happens from now on.
     fn quiet(&self) -> Notified<'_> {
         self.quiet.notified()
     }
@@ -126,20 +131,21 @@ impl PoolShared {
         self.quiet.notify_waiters();
     }
 
-    /// Sees to what waits, after anything changed about it or about the pods: wakes the pod that should take
-    /// next, and starts more.
+    /// Called after any change to waiting asks or pods: wakes the pod that should take next, and starts more
+    /// pods.
     fn dispatch(&self, change: &mut Change<'_>) {
         self.offer(change.state, None);
         self.grow(change, false);
     }
 
-    /// Wakes the pod that should take next, if one has room, but not the one that just saw for itself.
+    /// Wakes the pod that should take next, if one has room; skips the pod `not`, which has just checked for
+    /// itself.
     fn offer(&self, state: &PoolState, not: Option<u64>) {
         if state.is_empty() {
             return;
         }
         let free = state.members.iter().filter(|member| Some(member.slot()) != not && member.has_room(self.concurrency));
-        // The first among equals, so that the others may be idle long enough to go.
+        // The first among equals, so that the others may be idle long enough to exit.
         match free.min_by_key(|member| member.units()) {
             Some(member) => member.offer_work(),
             None => state.members.iter().filter_map(Member::watcher).for_each(|watcher| watcher.shared.tell_crowded()),
@@ -147,8 +153,8 @@ impl PoolShared {
         state.tell_awaiting_memory();
     }
 
-    /// Starts as many pods as are wanted and may be. Refuses what waits if nobody will take it. `warm`: one
-    /// is wanted without work.
+    /// Starts as many pods as are wanted and allowed. Refuses the waiting asks if no pod will take them.
+    /// `warm`: one pod is wanted without work.
     fn grow(&self, change: &mut Change<'_>, warm: bool) {
         loop {
             let (state, now) = (&mut *change.state, change.now);
@@ -170,7 +176,7 @@ impl PoolShared {
                 return;
             }
             match state.restarts.may_start(now) {
-                // One is enough to see whether the recipe is cured.
+                // One pod is enough to find out whether the recipe works again.
                 MayStart::Now if state.restarts.is_on_trial() && staying > 0 => return,
                 MayStart::Now => self.start(state),
                 MayStart::At(at) => return self.plan(state, at),
@@ -195,14 +201,14 @@ impl PoolShared {
             let spawned = spawner.spawn(Slot::new(pool.clone(), id)).await;
             match (pool.upgrade(), spawned) {
                 (Some(pool), spawned) => pool.spawned(id, spawned),
-                // Nobody wants it any more.
+                // The pod is no longer wanted.
                 (None, Ok(watcher)) => watcher.shared.retire(),
                 (None, Err(_)) => {}
             }
         });
     }
 
-    /// Looks again at that time whether a pod is wanted.
+    /// Checks again at that time whether a pod is wanted.
     fn plan(&self, state: &mut PoolState, at: Duration) {
         state.replan.plan(&self.this, self.born, at, |pool: &PoolShared, at| {
             pool.change(|change| {
@@ -217,7 +223,7 @@ impl PoolShared {
             Ok(watcher) => self.change(|change| {
                 if let Some(member) = change.state.member(slot) {
                     member.spawned(watcher);
-                    // It may have been ready before it was known.
+                    // The pod may have been ready before its watcher was set.
                     self.offer(change.state, None);
                 }
             }),
@@ -228,21 +234,21 @@ impl PoolShared {
         }
     }
 
-    /// A pod is over, or never was. Its asks were dealt with by its driver.
+    /// A pod is over, or never started. Its driver has dealt with its asks.
     fn ended(&self, slot: u64, end: End) {
         let jitter = (RandomState::new().hash_one(slot) % 1_000) as f64 / 1_000.0;
         self.change(|change| {
             let (state, now) = (&mut *change.state, change.now);
             state.members.retain(|member| member.slot() != slot);
-            // What waits beside other pods of this recipe waits for these.
+            // If the recipe has other pods, the waiting asks wait for those.
             let others = state.members.iter().any(Member::stays);
             match end.why {
                 Why::Asked => {}
-                // What waits gets another one.
+                // Another pod is started for the waiting asks.
                 Why::NeverBegan => state.restarts.died(now, false, jitter),
                 Why::Refused => {
                     state.last_fault = Some(end.fault.clone());
-                    // One that serves had memory for its models: there may be some again.
+                    // A serving pod got memory for its models, so there may be some again.
                     if state.members.iter().any(Member::is_serving) {
                         state.restarts.died(now, false, jitter);
                     } else {
@@ -263,7 +269,8 @@ impl PoolShared {
                     state.last_fault = Some(end.fault.clone());
                     state.hopeless = None;
                     state.restarts.died(now, end.was_useful, jitter);
-                    // What fails to start would fail for all that waits, unless another pod serves that.
+                    // A pod that fails to start would fail for all waiting asks, unless another pod serves
+                    // them.
                     if !end.was_ready && !end.was_killed_at_start && !others {
                         change.refuse_all(end.fault);
                     }
@@ -273,7 +280,7 @@ impl PoolShared {
         });
     }
 
-    /// The caller of that ask took so much of its chunks.
+    /// The caller of that ask took chunks of this weight.
     fn credit(&self, ticket: Ticket, weight: u32) {
         if let Some(shared) = self.lock().holders.get(&ticket) {
             shared.credit(ticket, weight);
@@ -302,7 +309,7 @@ impl PoolShared {
 }
 
 impl Drop for PoolShared {
-    /// No pool and no ask is left: whatever pods there are have nothing more to do.
+    /// No pool handle and no ask is left: the remaining pods have nothing more to do.
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner());
         for watcher in state.members.iter().filter_map(Member::watcher) {

@@ -37,18 +37,18 @@ impl Tally {
     }
 }
 
-/// What is remembered of inputs, by their digest.
+/// The remembered inputs, by their digest.
 #[derive(Debug, Default)]
 pub struct Poison {
     inputs: HashMap<[u8; 32], Remembered>,
-    /// When any of them ended a pod the last time.
+    /// When one of them last ended a pod.
     newest: Duration,
 }
 
 #[derive(Debug)]
 struct Remembered {
     tally: Tally,
-    /// When it ended a pod the last time.
+    /// When it last ended a pod.
     last: Duration,
 }
 
@@ -63,12 +63,12 @@ impl Poison {
         Poison::default()
     }
 
-    /// A pod ended while it had `input` in hand. Call it once per pod, also when a batch had the input twice.
-    /// Returns true when the input is poison now.
+    /// A pod ended while it had `input` in hand. Call this once per pod, even if a batch had the input twice.
+    /// Returns true if the input is poison now.
     pub fn ended(&mut self, input: [u8; 32], how: Ended, now: Duration) -> bool {
         self.inputs.retain(|_, remembered| remembered.until() > now);
         if self.inputs.len() >= POISON_INPUTS_MAX && !self.inputs.contains_key(&input) {
-            // A search of them all, but only when a pod has died, which costs far more.
+            // Searches all of them, but only after a pod has died, which costs far more.
             if let Some(oldest) = self.inputs.iter().min_by_key(|(_, remembered)| remembered.last).map(|(input, _)| *input) {
                 self.inputs.remove(&oldest);
             }
@@ -80,10 +80,10 @@ impl Poison {
         remembered.tally.is_poison()
     }
 
-    /// For how long `input` is still refused; none when it may run.
+    /// For how long `input` is still refused; `None` if it may run.
     pub fn check(&mut self, input: &[u8; 32], now: Duration) -> Option<Duration> {
         if self.newest.saturating_add(Duration::from_millis(POISON_MS)) <= now {
-            // All of them are: from now on no input need be hashed any more.
+            // All of them have expired: no input need be hashed from now on.
             self.inputs.clear();
         }
         let remembered = self.inputs.get(input)?;
@@ -95,12 +95,12 @@ impl Poison {
         remembered.tally.is_poison().then_some(left)
     }
 
-    /// `input` was answered, by a good answer or by a fault of its own: it did not end the pods.
+    /// `input` was answered, with success or with a fault of its own: it did not end the pods.
     pub fn answered(&mut self, input: &[u8; 32]) {
         self.inputs.remove(input);
     }
 
-    /// Whether nothing is remembered: then no input need be hashed to be checked.
+    /// Whether nothing is remembered: then no input need be hashed.
     pub fn is_empty(&self) -> bool {
         self.inputs.is_empty()
     }
@@ -189,7 +189,7 @@ mod tests {
             poison.ended(name(number), Ended::Crash, Duration::from_millis(number as u64));
             poison.ended(name(number), Ended::Crash, Duration::from_millis(number as u64));
         }
-        // A further end makes the first one young again; the second is now the oldest.
+        // Another end makes the first one recent again; the second is now the oldest.
         poison.ended(name(0), Ended::Crash, at(2));
         poison.ended(name(POISON_INPUTS_MAX), Ended::Crash, at(2));
         assert_eq!(poison.inputs.len(), POISON_INPUTS_MAX);

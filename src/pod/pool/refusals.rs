@@ -1,4 +1,4 @@
-//! Why asks are refused that no pod has begun, in the words for their callers.
+//! The faults of asks that are refused before a pod has begun them.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ impl PoolShared {
     }
 
     pub(super) fn cooling(&self, state: &PoolState, left: Duration) -> Fault {
-        // Nothing failed that waiting would mend.
+        // Waiting would not help: nothing failed.
         if let Some(fault) = &state.hopeless {
             return fault.clone();
         }

@@ -27,26 +27,26 @@ use crate::model::limits::{
 pub enum MayStart {
     Now,
     At(Duration),
-    /// Until then nothing is started, and what waits for a first pod is better refused than kept.
+    /// Until then no pod is started; asks that wait for a first pod are better refused than kept.
     Quarantined(Duration),
 }
 
-/// The deaths of a recipe's pods, as far as they count.
+/// The deaths of a recipe's pods that count.
 #[derive(Debug, Default)]
 pub struct Restarts {
-    /// Unproductive deaths since a productive one.
+    /// Unproductive deaths since the last productive one.
     row: u32,
     /// Unproductive deaths since the last good answer.
     unanswered: u32,
-    /// When the last of those were, oldest first; at most [`RESTART_BUDGET`].
+    /// Times of the last of those, oldest first; at most [`RESTART_BUDGET`].
     recent: VecDeque<Duration>,
-    /// When the last unproductive death was.
+    /// Time of the last unproductive death.
     last: Duration,
     not_before: Duration,
     quarantine: Option<Quarantine>,
 }
 
-/// Kept when its time is over, until a good answer: the pod started then is a trial.
+/// Kept after its time is over, until a good answer: the next pod is a trial.
 #[derive(Debug)]
 struct Quarantine {
     until: Duration,
@@ -66,8 +66,8 @@ impl Restarts {
         }
     }
 
-    /// A pod ended without being asked to. `productive`: it had answered well since it started; such an end
-    /// costs nothing, so that pods killed at random never quarantine a recipe that works. `jitter`: random,
+    /// A pod ended without a request to end. `productive`: it gave a good answer since it started; such a
+    /// death does not count, so that random kills never quarantine a recipe that works. `jitter`: random,
     /// from 0 to 1; a wait is between half of its length and all of it.
     pub fn died(&mut self, now: Duration, productive: bool, jitter: f64) {
         if productive {
@@ -75,7 +75,7 @@ impl Restarts {
             return;
         }
         match &self.quarantine {
-            // A sibling that fell to the same cause: it says nothing new.
+            // A sibling died of the same cause, which is not news.
             Some(quarantine) if quarantine.until > now => return,
             Some(_) => return self.hopeless(now),
             None => {}
@@ -92,17 +92,18 @@ impl Restarts {
         if is_burst || self.unanswered >= RESTART_ROW_MAX {
             return self.hopeless(now);
         }
-        // Anything that is no share of one counts as the longest wait.
+        // A number outside 0 to 1 counts as the longest wait.
         let jitter = if (0.0..=1.0).contains(&jitter) { jitter } else { 1.0 };
         self.not_before = now.saturating_add(wait(self.row).mul_f64(0.5 + jitter / 2.0));
     }
 
-    /// Nothing failed, and trying again at once is no use.
+    /// Nothing failed, but an immediate retry would not help.
     pub fn pause(&mut self, now: Duration) {
         self.not_before = self.not_before.max(now.saturating_add(Duration::from_millis(SERVE_RETRY_MS)));
     }
 
-    /// The trial failed, or what a pod wants can never be had: none is started before a quarantine is over.
+    /// The trial failed, or the pod's need can never be met: no pod is started before the end of a
+    /// quarantine.
     pub fn hopeless(&mut self, now: Duration) {
         let length = match &self.quarantine {
             Some(quarantine) if quarantine.until > now => return,
@@ -112,9 +113,9 @@ impl Restarts {
         self.begin_quarantine(now, length);
     }
 
-    /// Any pod of the recipe answered well: a quarantine ends, and the budget is whole again. A wait becomes
-    /// short, but does not end: the pod that answered may be an old one while each new one fails. Returns
-    /// true when that changed anything.
+    /// A pod of the recipe gave a good answer: a quarantine ends, and the whole budget is available again. A
+    /// wait becomes short, but does not end: the answering pod may be an old one while every new one fails.
+    /// Returns true if this changed anything.
     pub fn answered(&mut self) -> bool {
         // The usual case, thousands of times a second.
         if self.unanswered == 0 && self.quarantine.is_none() {
@@ -131,7 +132,7 @@ impl Restarts {
         true
     }
 
-    /// The operator says that the cause is mended: all is forgotten.
+    /// The operator says that the cause is fixed: all is forgotten.
     pub fn lift(&mut self) {
         *self = Restarts::new();
     }
@@ -152,7 +153,7 @@ impl Restarts {
     }
 }
 
-/// The whole wait after that many unproductive deaths in a row; the first is free.
+/// The full wait after `row` unproductive deaths in a row; the first death is free.
 fn wait(row: u32) -> Duration {
     let Some(doublings) = row.checked_sub(2) else { return Duration::ZERO };
     let wait = RESTART_WAIT_MIN_MS.saturating_mul(1 << doublings.min(32));
@@ -169,8 +170,8 @@ mod tests {
         Duration::from_millis(count)
     }
 
-    /// Lets pods die without an answer, each as soon as it may be started, until the quarantine; when that
-    /// began and until when it is.
+    /// Lets pods die without an answer, each as soon as it may be started, until the quarantine; returns when
+    /// the quarantine began and its end.
     fn until_quarantined(restarts: &mut Restarts, mut now: Duration) -> (Duration, Duration) {
         for _ in 0..100 {
             restarts.died(now, false, 1.0);
@@ -226,7 +227,7 @@ mod tests {
             let MayStart::Quarantined(next) = restarts.may_start(now) else { panic!("the trial had no second try") };
             until = next;
         }
-        // One that answers ends it, and the next one begins small.
+        // A good answer ends it, and the next one starts short.
         restarts.answered();
         assert_eq!(restarts.may_start(now), MayStart::Now);
         assert!(!restarts.is_on_trial());
@@ -319,7 +320,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever happens: no wait is longer than the longest, and a recipe whose pod answered is not
+        /// Whatever happens: no wait exceeds the longest one, and a recipe whose pod answered is not
         /// quarantined.
         #[test]
         fn no_order_of_deaths_blocks_for_ever(events in prop::collection::vec((0u8..5, 0u64..40_000, 0.0f64..=1.0), 0..200)) {

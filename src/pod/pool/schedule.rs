@@ -13,11 +13,11 @@
 //! ```
 //!
 //! - A higher class goes first. But when [`PASSED_OVER_MAX`] units in a row passed over a class whose oldest
-//!   ask has waited longer than [`AGE_MS`], that ask is next. Under a full load of interactive asks the
-//!   others so keep their ninth; an interactive ask that comes now and then never finds the count so high,
-//!   and waits for no more than one unit.
-//! - A batch is gathered around the ask that is next, of all classes, in order; one that is not full may wait
-//!   for more as long as the recipe says, while other work goes first.
+//!   ask has waited longer than [`AGE_MS`], that ask is next. So under a full load of interactive asks the
+//!   others keep a ninth. An occasional interactive ask never finds the count so high, and waits for no more
+//!   than one unit.
+//! - A batch is gathered around the ask that is next, from all classes, in order. A batch that is not full
+//!   may wait for more asks as long as the recipe says, while other work goes first.
 
 mod pace;
 #[cfg(test)]
@@ -39,28 +39,29 @@ use crate::model::{
 use pace::Pace;
 pub use pace::Served;
 
-/// Names a waiting or running ask for its whole life, also when it is put back. A later one is greater.
+/// Identifies a waiting or running ask for its whole life, even after it is put back. A later ticket is
+/// greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 
-/// What the schedule has to know of an ask.
+/// What the schedule needs to know of an ask.
 #[derive(Debug, Clone)]
 pub struct Waiting {
     pub priority: Priority,
     pub arrived: Duration,
     pub deadline: Duration,
-    /// What it may go together with; none: it goes alone.
+    /// The asks with which it may share a batch; `None`: it runs alone.
     pub group: Option<Group>,
 }
 
-/// Which batches an ask may be part of.
+/// The batches that an ask may be part of.
 #[derive(Debug, Clone)]
 pub struct Group {
-    /// Has `batch`. Only asks of the very same object go together: another version's operation of that name
-    /// is another.
+    /// An operation with batches. Asks share a batch only with the very same object: the operation of that
+    /// name in another version is another.
     pub operation: Arc<Operation>,
     pub cost: u64,
-    /// Asks of one cohort go only with each other; those of 0 with each other, too.
+    /// Asks of one cohort share batches only with each other; cohort 0 is one of them.
     pub cohort: u64,
 }
 
@@ -74,39 +75,39 @@ impl Group {
 #[derive(Debug)]
 pub struct Refused<T> {
     pub item: T,
-    /// Asks that wait.
+    /// Number of waiting asks.
     pub waiting: usize,
-    /// When the queue likely has room for this caller. Each further refusal gets a later time.
+    /// When the queue will likely have room for this caller. Each further refusal gets a later time.
     pub retry_after: Duration,
 }
 
-/// What [`Schedule::take`] gives.
+/// The result of [`Schedule::take`].
 #[derive(Debug)]
 pub enum Take<T> {
     Nothing,
-    /// A batch is being gathered: ask again then, or when something is pushed.
+    /// A batch is being gathered: take again at that time, or after a push.
     NotBefore(Duration),
     /// Never empty.
     Unit(Vec<(Ticket, Waiting, T)>),
 }
 
-/// Asks that wait for the pods of one recipe. Each verb is logarithmic in them, and linear in operations and
-/// cohorts that wait.
+/// The asks that wait for the pods of one recipe. Each method is logarithmic in them, and linear in the
+/// operations and cohorts that wait.
 #[derive(Debug)]
 pub struct Schedule<T> {
     queue_max: usize,
     next_ticket: u64,
     next_cohort: u64,
-    /// All of them, oldest first, for each class.
+    /// All asks of each class, oldest first.
     classes: [BTreeMap<Ticket, Entry<T>>; 3],
-    /// What may go together, next one first. None is empty.
+    /// Asks that may run together, next one first. No lane is empty.
     lanes: BTreeMap<Key, Lane>,
     deadlines: BTreeSet<(Duration, Priority, Ticket)>,
     /// Units in a row that passed over the oldest ask of each class.
     passed_over: [u32; 3],
-    /// Refused callers that were told when to come back, one behind the other, less those for whom there was
-    /// room since. Forgotten when the queue is empty, so that a caller that tries all the time makes others
-    /// wait no longer than there is work.
+    /// Number of refused callers that were told when to come back, one after the other, minus those for whom
+    /// there was room since. Reset when the queue is empty, so that a caller that tries all the time delays
+    /// others no longer than there is work.
     sent_away: usize,
     pace: Pace,
 }
@@ -118,21 +119,21 @@ struct Entry<T> {
     fresh: bool,
 }
 
-/// Who goes first.
+/// The order in which asks are served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Order {
     class: Priority,
-    /// Not put back.
+    /// False for an ask that was put back.
     fresh: bool,
     deadline: Duration,
     ticket: Ticket,
 }
 
-/// What a lane's asks have in common.
+/// What the asks of a lane have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
     Alone,
-    /// The operation by its address: as long as one waits, that is nobody else's.
+    /// The operation by its address: as long as an ask of it waits, no other operation has that address.
     Batch {
         operation: usize,
         cohort: u64,
@@ -142,9 +143,9 @@ enum Key {
 #[derive(Debug)]
 struct Lane {
     order: BTreeSet<Order>,
-    /// Of all its asks.
+    /// The sum over all its asks.
     cost: u128,
-    /// No ask in it need go before; may be too early once asks have left.
+    /// No ask of the lane has to run before this time; may be too early once asks have left.
     hold: Duration,
 }
 
@@ -168,7 +169,7 @@ impl<T> Entry<T> {
         Order { class: self.waiting.priority, fresh: self.fresh, deadline: self.waiting.deadline, ticket }
     }
 
-    /// Until when it may wait for others to go with. One that was put back has waited enough.
+    /// Until when it may wait for others in its batch. An ask that was put back has waited enough.
     fn hold(&self) -> Duration {
         let wait_ms = self.waiting.group.as_ref().and_then(Group::batch).map_or(0, |batch| batch.wait_ms);
         if !self.fresh || wait_ms == 0 {
@@ -180,7 +181,7 @@ impl<T> Entry<T> {
 }
 
 impl<T> Schedule<T> {
-    /// `queue_max`: asks that may wait. Those put back count, but are never refused.
+    /// `queue_max`: most waiting asks. Asks that were put back count, but are never refused.
     pub fn new(queue_max: usize) -> Schedule<T> {
         Schedule {
             queue_max,
@@ -195,17 +196,17 @@ impl<T> Schedule<T> {
         }
     }
 
-    /// Errors: the item itself when the queue is full, or when it is bulk and bulk asks have their share of
-    /// the queue.
+    /// Errors: the item itself if the queue is full, or if it is bulk and bulk asks have filled their share
+    /// of the queue.
     pub fn push(&mut self, item: T, waiting: Waiting) -> Result<Ticket, Refused<T>> {
         let [interactive, normal, bulk] = self.counts();
         let all = interactive + normal + bulk;
         let bulk_is_full = waiting.priority == Priority::Bulk && bulk >= self.queue_max * BULK_QUEUE_PERCENT / 100;
         if all >= self.queue_max || bulk_is_full {
-            // Room for bulk comes after all that goes before it.
+            // Room for bulk comes only after all better classes.
             let before = if bulk_is_full { interactive + normal } else { 0 };
             let retry_after = self.pace.retry_after(self.sent_away + 1 + before);
-            // While nothing is measured, every caller is told the same time.
+            // Until something is measured, every caller is told the same time.
             if self.pace.is_measured() {
                 self.sent_away = (self.sent_away + 1).min(SENT_AWAY_MAX);
             }
@@ -217,14 +218,14 @@ impl<T> Schedule<T> {
         Ok(ticket)
     }
 
-    /// An ask that was taken before and waits again, first among its class: its pod died before it was begun,
-    /// or its batch is split and `waiting` says into which cohort. Never refused.
+    /// Puts back an ask that was taken, as the first of its class: its pod died before it was begun, or its
+    /// batch is split and `waiting` names its cohort. Never refused.
     pub fn put_back(&mut self, ticket: Ticket, item: T, waiting: Waiting) {
         debug_assert!(self.classes.iter().all(|class| !class.contains_key(&ticket)), "{ticket:?} waits already");
         self.insert(ticket, Entry { item, waiting, fresh: false });
     }
 
-    /// The caller left; `None` when the ask does not wait (any more).
+    /// The caller left; `None` if the ask does not wait (any more).
     pub fn remove(&mut self, ticket: Ticket) -> Option<T> {
         let class = Priority::ALL.into_iter().find(|class| self.classes[*class as usize].contains_key(&ticket))?;
         let entry = self.detach(class, ticket)?;
@@ -233,7 +234,7 @@ impl<T> Schedule<T> {
     }
 
     /// The next unit: an ask, or a batch. Asks of an operation with batches are always given as a batch,
-    /// maybe of one. What has expired is given too: see [`Schedule::shed`].
+    /// perhaps of one. Expired asks are given too: see [`Schedule::shed`].
     pub fn take(&mut self, now: Duration) -> Take<T> {
         let mut gathering = Vec::new();
         let mut not_before: Option<Duration> = None;
@@ -251,7 +252,7 @@ impl<T> Schedule<T> {
         not_before.map_or(Take::Nothing, Take::NotBefore)
     }
 
-    /// Takes out what has expired, the longest expired first: to be called before [`Schedule::take`].
+    /// Removes and returns the expired asks, longest expired first. Call it before [`Schedule::take`].
     pub fn shed(&mut self, now: Duration) -> Vec<T> {
         let mut expired = Vec::new();
         while let Some(&(deadline, class, ticket)) = self.deadlines.first()
@@ -270,7 +271,7 @@ impl<T> Schedule<T> {
         self.deadlines.first().map(|(deadline, ..)| *deadline)
     }
 
-    /// Takes out everything, by class, oldest first.
+    /// Removes and returns all asks, by class, oldest first.
     pub fn drain(&mut self) -> Vec<T> {
         self.lanes.clear();
         self.deadlines.clear();
@@ -288,12 +289,12 @@ impl<T> Schedule<T> {
         self.deadlines.len()
     }
 
-    /// Asks that wait: interactive, normal, bulk.
+    /// Number of waiting asks: interactive, normal, bulk.
     pub fn counts(&self) -> [usize; 3] {
         self.classes.each_ref().map(BTreeMap::len)
     }
 
-    /// Units that what waits would make if all batches were full: for [`grow`].
+    /// Number of units that the waiting asks would make if all batches were full: for [`grow`].
     pub fn units(&self) -> usize {
         let items = |lane: &Lane| {
             let first = lane.order.first()?;
@@ -311,23 +312,23 @@ impl<T> Schedule<T> {
         self.pace.done(now, served, waits);
     }
 
-    /// Whether units of that operation are over so quickly that others may be sent to wait behind them.
+    /// Whether units of that operation end so quickly that others may be sent to wait behind them.
     pub fn is_tiny(&self, operation: &Operation) -> bool {
         self.pace.is_tiny(&operation.name)
     }
 
-    /// Until the queue likely has room for the next refused caller.
+    /// How long until the queue will likely have room for the next refused caller.
     #[cfg(test)]
     pub fn retry_after(&self) -> Duration {
         self.pace.retry_after(self.sent_away + 1)
     }
 
-    /// Units to send to a pod beyond its concurrency; none unless they are tiny.
+    /// Units to send to a pod beyond its concurrency; 0 unless they are tiny.
     pub fn ahead(&self) -> usize {
         self.pace.ahead()
     }
 
-    /// Two fresh cohorts, for the halves of a failed batch.
+    /// Two new cohorts, for the halves of a failed batch.
     pub fn split(&mut self) -> (u64, u64) {
         let first = self.next_cohort;
         self.next_cohort += 2;
@@ -345,7 +346,7 @@ impl<T> Schedule<T> {
         self.classes[order.class as usize].insert(ticket, entry);
     }
 
-    /// Takes one out of everything that knows of it.
+    /// Removes an ask from everything that refers to it.
     fn detach(&mut self, class: Priority, ticket: Ticket) -> Option<Entry<T>> {
         let entry = self.classes[class as usize].remove(&ticket)?;
         let key = entry.waiting.key();
@@ -361,7 +362,7 @@ impl<T> Schedule<T> {
         Some(entry)
     }
 
-    /// To be called when something has left.
+    /// Called after an ask has left.
     fn note_empty(&mut self) {
         if self.is_empty() {
             self.pace.ran_empty();
@@ -369,7 +370,7 @@ impl<T> Schedule<T> {
         }
     }
 
-    /// The ask that is next by age, if one is.
+    /// The ask that is next because of its age, if there is one.
     fn aged(&self, now: Duration) -> Option<(Order, Key)> {
         [Priority::Normal, Priority::Bulk].into_iter().find_map(|class| {
             if self.passed_over[class as usize] < PASSED_OVER_MAX {
@@ -381,20 +382,20 @@ impl<T> Schedule<T> {
         })
     }
 
-    /// The ask that is next by order, of all that is not being gathered.
+    /// The first ask in order, apart from those that are being gathered.
     fn first(&self, gathering: &[Key]) -> Option<(Order, Key)> {
         let lanes = self.lanes.iter().filter(|(key, _)| !gathering.contains(key));
         lanes.filter_map(|(key, lane)| Some((*lane.order.first()?, *key))).min_by_key(|(order, _)| *order)
     }
 
-    /// What goes with `lead`, in order.
+    /// The asks that share a batch with `lead`, in order.
     fn gather(&mut self, lead: Order, key: Key, now: Duration) -> Gathered {
         let entry = |order: &Order| self.classes[order.class as usize].get(&order.ticket);
         let alone = Gathered::Unit(Vec::new());
         let (Some(lane), Some(first)) = (self.lanes.get_mut(&key), entry(&lead)) else { return alone };
         let Some(batch) = first.waiting.group.as_ref().and_then(Group::batch) else { return alone };
         let cost_max = batch.cost.as_ref().map_or(u64::MAX, |cost| cost.max);
-        // A look at the whole lane suffices most of the times that a push asks again.
+        // Usually, when a push asks again, the sums over the whole lane are enough.
         if lane.hold > now && lane.order.len() < batch.items && lane.cost < u128::from(cost_max) {
             return Gathered::NotBefore(lane.hold);
         }
@@ -413,7 +414,7 @@ impl<T> Schedule<T> {
                 _ => misfits += 1,
             }
         }
-        // One that did not fit means that the batch is as full as it gets.
+        // If one did not fit, the batch is as full as it gets.
         let is_full = others.len() + 1 >= batch.items || cost >= cost_max || misfits > 0;
         if is_full || hold <= now {
             return Gathered::Unit(others);
@@ -444,17 +445,16 @@ impl<T> Schedule<T> {
 }
 
 enum Gathered {
-    /// These go with the one that leads.
+    /// The asks that run with the leading one.
     Unit(Vec<Order>),
     NotBefore(Duration),
 }
 
-/// Whether a further pod should be started: when more waits than the pods that are there or on their way will
-/// take.
+/// Whether another pod should be started: when more units wait than the running and starting pods will take.
 ///
 /// `waiting`: units ([`Schedule::units`]); `room`: units that ready pods could take now; `starting`: pods,
-/// each of which is expected to take one at least; `live`: pods that are not dead, the starting ones among
-/// them; `max`: of those.
+/// each of which is expected to take at least one unit; `live`: pods that are not dead, including the
+/// starting ones; `max`: most of those.
 pub fn grow(waiting: usize, room: usize, starting: usize, live: usize, max: usize) -> bool {
     live < max && waiting > room.saturating_add(starting)
 }

@@ -1,4 +1,4 @@
-//! A pod's slot in its pool: how its driver gets work and reports what became of it.
+//! A pod's slot in its pool: its driver takes work from it, and reports the outcome to it.
 
 use std::{
     sync::{Arc, Weak},
@@ -22,7 +22,7 @@ use crate::{
     },
 };
 
-/// A pod's handle on its pool. It keeps neither the pool nor the pod; where the pool is gone, reports are
+/// A pod's handle on its pool. It keeps neither the pool nor the pod alive; if the pool is gone, reports are
 /// dropped.
 #[derive(Clone)]
 pub struct Slot {
@@ -30,24 +30,24 @@ pub struct Slot {
     id: u64,
 }
 
-/// What a driver is given.
+/// What a driver gets when it takes work.
 #[derive(Default)]
 pub(in crate::pod) struct Taken {
     pub units: Vec<Unit>,
-    /// When to ask again although nothing happens: a batch is being gathered.
+    /// When to take again even if nothing happens: a batch is being gathered.
     pub again: Option<Instant>,
-    /// The best class of what still waits.
+    /// The best class of the asks that still wait.
     pub waiting: Option<Priority>,
-    /// The best class of that, of what is in hand and of what is given.
+    /// The best class of those, of the units in hand and of the units given.
     pub class: Option<Priority>,
-    /// There was no room for more; there may be elsewhere.
+    /// There was no room for more; other pods may have some.
     is_full: bool,
 }
 
 /// Asks that run together.
 pub(in crate::pod) struct Unit {
     pub asks: Vec<TicketedAsk>,
-    /// Units of its operation are over so quickly that others may be sent to wait behind them.
+    /// Whether units of its operation end so quickly that others may be sent to wait behind them.
     pub is_tiny: bool,
 }
 
@@ -66,12 +66,12 @@ impl Slot {
         });
     }
 
-    /// The pod has no models any more, and loads none before there is work for it.
+    /// The pod has no models any more, and loads none until there is work.
     pub(in crate::pod) fn report_asleep(&self) {
         self.change_member(Member::report_asleep);
     }
 
-    /// The pod takes nothing more until it has loaded again: what waits is for others.
+    /// The pod takes no more units until it has loaded again: other pods take the waiting asks.
     pub(in crate::pod) fn report_yielding(&self) {
         self.change_member(Member::report_yielding);
     }
@@ -85,8 +85,8 @@ impl Slot {
         });
     }
 
-    /// The pod has no models and seeks memory for them. Returns the best class of what waits; with one, a pod
-    /// that slept is awake.
+    /// The pod has no models and requests memory for them. Returns the best class of the waiting asks; if
+    /// there is one, a sleeping pod is awake now.
     pub(in crate::pod) fn await_memory(&self) -> Option<Priority> {
         self.change(|_, change| {
             let best = change.state.best_waiting();
@@ -98,10 +98,10 @@ impl Slot {
         .flatten()
     }
 
-    /// Reports what is over and takes what there is room for.
+    /// Reports finished units, and takes as many as there is room for.
     ///
-    /// `units`: in hand now; `class`: the best of theirs. `ahead`: the pod says what it has begun, and what
-    /// it has in hand is tiny, so that it may be sent more than it runs.
+    /// `units`: number in hand now; `class`: the best class of those. `ahead`: the pod reports what it has
+    /// begun, and its units in hand are tiny, so that it may be sent more than it runs.
     pub(in crate::pod) fn take_work(
         &self,
         report: &mut Report,
@@ -133,7 +133,7 @@ impl Slot {
                 pool.offer(change.state, Some(self.id));
             }
             if taken.waiting.is_none() {
-                // A pod that seeks memory for what was taken here does not any more.
+                // A pod that requests memory for asks that were taken here stops doing so.
                 change.state.tell_awaiting_memory();
             }
             if ends_failing {
@@ -144,12 +144,12 @@ impl Slot {
         taken.unwrap_or_default()
     }
 
-    /// Takes units until there is no room or nothing to take.
+    /// Takes units until there is no room, or nothing to take.
     fn take_units(&self, pool: &PoolShared, change: &mut Change<'_>, taken: &mut Taken, mut ahead: bool, shared: &Arc<PodShared>) {
         let (state, now) = (&mut *change.state, change.now);
         let serving = state.members.iter().filter(|member| member.is_serving());
-        // Work that runs alone waits for the pod that is the first to be empty, perhaps one that just starts.
-        // That pod takes nothing else; the others go on.
+        // Work that runs alone waits for the pod that is the first to be empty, perhaps one that is just
+        // starting. That pod takes nothing else; the others go on.
         let starting = state.members.iter().any(Member::is_next_free);
         let empties_first =
             serving.clone().min_by_key(|member| (!member.is_alone(), member.units())).map(Member::slot).filter(|_| !starting);
@@ -192,7 +192,7 @@ impl Slot {
                     let asks = items.into_iter().map(|(ticket, waiting, pending)| TicketedAsk { ticket, waiting, pending });
                     let asks: Vec<_> = asks.collect();
                     let is_tiny = asks.first().is_some_and(|ask| state.schedule.is_tiny(&ask.pending.request.operation));
-                    // Nothing is sent to wait behind one that may take long.
+                    // No unit is sent to wait behind one that may take long.
                     ahead &= is_tiny;
                     state.members[at].give();
                     taken.units.push(Unit { asks, is_tiny });
@@ -201,8 +201,8 @@ impl Slot {
         }
     }
 
-    /// Asks of this pod that wait for another now: never begun, harmless to repeat, or halves of a batch that
-    /// failed.
+    /// Asks of this pod that now wait for another pod: never begun, harmless to repeat, or halves of a failed
+    /// batch.
     pub(in crate::pod) fn put_back(&self, asks: Vec<TicketedAsk>, alone: bool) {
         if asks.is_empty() {
             return;
@@ -224,12 +224,12 @@ impl Slot {
         });
     }
 
-    /// Two names for the halves of a failed batch.
+    /// Two new cohorts for the halves of a failed batch.
     pub(in crate::pod) fn split(&self) -> (u64, u64) {
         self.change(|_, change| change.state.schedule.split()).unwrap_or((1, 2))
     }
 
-    /// That input ended its pod, alone at work there. Returns the fault of an input that is given up now.
+    /// That input ended its pod, which worked only on it. Returns the fault of an input that is now given up.
     pub(in crate::pod) fn blame(&self, request: &Request, how: Ended) -> Option<Fault> {
         let digest = digest(request);
         self.change(|pool, change| {
@@ -240,13 +240,13 @@ impl Slot {
         .flatten()
     }
 
-    /// Which value of the recipe's out-of-memory fallback is in force.
+    /// The index of the recipe's out-of-memory fallback value that is in force.
     pub(in crate::pod) fn fallback(&self) -> Option<usize> {
         Some(self.pool.upgrade()?.lock().fallback)
     }
 
-    /// Moves the out-of-memory fallback, which has so many values, to the next one, unless another pod did
-    /// since it was at `used`. Returns true when it is beyond `used` now.
+    /// Moves the out-of-memory fallback, which has `values` values, to the next one, unless another pod has
+    /// moved it since it was at `used`. Returns true if it is beyond `used` now.
     pub(in crate::pod) fn lower_fallback(&self, used: usize, values: usize) -> bool {
         self.change(|_, change| {
             let fallback = &mut change.state.fallback;
@@ -258,12 +258,12 @@ impl Slot {
         .unwrap_or(false)
     }
 
-    /// Whether inputs are suspected of having ended a pod.
+    /// Whether any input is suspected of having ended a pod.
     pub(in crate::pod) fn has_suspects(&self) -> bool {
         self.pool.upgrade().is_some_and(|pool| pool.has_suspects())
     }
 
-    /// Whether a pod that has nothing to do may go. If so, nothing is offered to it from then on.
+    /// Whether a pod that has nothing to do may exit. If so, it is offered nothing from then on.
     pub(in crate::pod) fn may_idle_out(&self) -> bool {
         self.change(|pool, change| {
             let state = &mut *change.state;
@@ -274,7 +274,7 @@ impl Slot {
         .unwrap_or(true)
     }
 
-    /// The pod takes nothing any more, for a good reason: another may be started in its place.
+    /// The pod takes no more units, for a good reason: another pod may be started in its place.
     pub(in crate::pod) fn report_retiring(&self) {
         self.change(|pool, change| {
             change.state.mark_leaving(self.id);
@@ -282,8 +282,8 @@ impl Slot {
         });
     }
 
-    /// The pod takes nothing any more, because it is dead or about to be: what was meant for it goes to
-    /// others. Whether one may be started in its place is decided when it is known how it ended.
+    /// The pod takes no more units, because it is dead or about to be: other pods take the units meant for
+    /// it. Whether a pod may be started in its place is decided once it is known how this one ended.
     pub(in crate::pod) fn report_failing(&self) {
         self.change(|pool, change| {
             change.state.mark_leaving(self.id);
@@ -298,7 +298,7 @@ impl Slot {
         }
     }
 
-    /// Reports what is over without taking anything.
+    /// Reports finished units without taking any.
     pub(in crate::pod) fn report(&self, report: &mut Report) {
         self.change(|pool, change| {
             let ends_failing = change.state.note(report, change.now);
@@ -309,7 +309,7 @@ impl Slot {
         });
     }
 
-    /// Whether asks wait that no pod has room for.
+    /// Whether asks wait for which no pod has room.
     pub(in crate::pod) fn is_crowded(&self) -> bool {
         self.pool.upgrade().is_some_and(|pool| pool.lock().is_crowded(pool.concurrency))
     }

@@ -1,4 +1,4 @@
-//! Where the pods of a pool come from.
+//! The source of a pool's pods.
 
 use crate::{
     model::Fault,
@@ -8,12 +8,12 @@ use crate::{
 /// A future behind a pointer.
 pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Where pods come from. The host implements it over its shelf and this machine's processes.
+/// Makes pods. The host implements it over its shelf and this machine's processes.
 pub trait Spawner: Send + Sync {
-    /// Makes ready what a pod needs, and spawns one for that slot of the pool.
+    /// Prepares what a pod needs, and spawns one for that slot of the pool.
     fn spawn(&self, slot: Slot) -> BoxFuture<'_, Result<Watcher, Fault>>;
 
-    /// The session that the pool is for, and no other call.
+    /// The session that the pool serves exclusively, if any.
     fn session(&self) -> Option<String> {
         None
     }

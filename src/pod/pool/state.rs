@@ -1,6 +1,6 @@
-//! What a pool knows of its pods and of its work: all that its lock guards.
+//! What a pool knows of its pods and of its work: the state that its lock guards.
 //!
-//! `mod.rs` has the lock and decides; here nothing is started, and nobody waits.
+//! `mod.rs` has the lock and decides; nothing here starts a pod, and nothing waits.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -23,11 +23,11 @@ use crate::{
     },
 };
 
-/// What the lock guards.
+/// The state that the lock guards.
 pub(super) struct PoolState {
     pub schedule: Schedule<Pending>,
-    /// Asks whose pod ended while others were at work there too. Each runs alone next, to tell which of them
-    /// it was.
+    /// Asks whose pod ended while it worked on several. Each runs alone next, to find out which of them it
+    /// was.
     pub solo: VecDeque<TicketedAsk>,
     /// The pod that has an ask in hand.
     pub holders: HashMap<Ticket, Arc<PodShared>>,
@@ -36,21 +36,21 @@ pub(super) struct PoolState {
     pub slots: u64,
     pub restarts: Restarts,
     pub poison: Poison,
-    /// When it is looked again whether a pod may be started.
+    /// The next time at which to check whether a pod may be started.
     pub replan: Replan,
-    /// Which value of the recipe's out-of-memory fallback is in force.
+    /// The index of the recipe's out-of-memory fallback value that is in force.
     pub fallback: usize,
-    /// The recipe was asked, or is to be kept ready: `min` counts from then on.
+    /// The recipe was asked, or must be kept ready: `min` counts from then on.
     pub used: bool,
     pub closed: bool,
     pub done: u64,
     pub failed: u64,
     pub repeated: u64,
     pub crashes: u64,
-    /// Ends of pods since the last good answer; a start that came to nothing counts for several.
+    /// Ends of pods since the last good answer; a failed start counts for several.
     pub failing: u32,
     pub last_fault: Option<Fault>,
-    /// Why the models of a pod will never fit, while that is why none is started.
+    /// Why the models of a pod will never fit, if no pod is started for that reason.
     pub hopeless: Option<Fault>,
 }
 
@@ -96,12 +96,12 @@ impl PoolState {
         self.closed && self.is_quiet()
     }
 
-    /// Whether something waits that no pod has room for.
+    /// Whether an ask waits for which no pod has room.
     pub fn is_crowded(&self, concurrency: usize) -> bool {
         self.best_waiting().is_some() && !self.members.iter().any(|member| member.has_room(concurrency))
     }
 
-    /// Takes a driver's report over. Returns true when it ends a failure streak, so that more pods may start.
+    /// Records a driver's report. Returns true when it ends a failure streak, so that more pods may start.
     pub fn note(&mut self, report: &Report, now: Duration) -> bool {
         for ticket in &report.over {
             self.holders.remove(ticket);
@@ -121,45 +121,45 @@ impl PoolState {
         self.restarts.answered()
     }
 
-    /// Has the pods that wait for memory look again: they wait for the best class of what there is, and no
-    /// longer than there is any.
+    /// Makes the pods that wait for memory check again: they wait for the best class of work, and only as
+    /// long as there is any.
     pub fn tell_awaiting_memory(&self) {
         self.members.iter().for_each(Member::offer_work_if_awaiting_memory);
     }
 
-    /// Has the pods look again that are busy with work of a lower class than this.
+    /// Makes the pods check again that are busy with work of a lower class than this.
     pub fn tell_outranked(&self, priority: Priority) {
         self.members.iter().for_each(|member| member.offer_work_if_outranked(priority));
     }
 
-    /// The best class of what waits.
+    /// The best class of the waiting asks.
     pub fn best_waiting(&self) -> Option<Priority> {
         let solo = self.solo.iter().map(|ask| ask.pending.request.priority);
         let queued = Priority::ALL.into_iter().zip(self.schedule.counts()).filter(|(_, count)| *count > 0).map(|(priority, _)| priority);
         queued.chain(solo).min()
     }
 
-    /// Marks that member as leaving. Returns false when it is none.
+    /// Marks that member as leaving. Returns false if there is no such member.
     pub fn mark_leaving(&mut self, slot: u64) -> bool {
         self.member(slot).map(Member::report_leaving).is_some()
     }
 
-    /// Takes out all that waits.
+    /// Removes and returns all waiting asks.
     pub fn take_waiting(&mut self) -> Vec<Pending> {
         let solo = self.solo.drain(..).map(|ask| ask.pending);
         self.schedule.drain().into_iter().chain(solo).collect()
     }
 }
 
-/// What a driver has to tell when it asks for work.
+/// A driver's report, sent when it takes work.
 #[derive(Default)]
 pub(in crate::pod) struct Report {
     /// Asks that have their outcome.
     pub over: Vec<Ticket>,
     pub good: u64,
-    /// Ended by a fault of the pod.
+    /// Number of them that ended by a fault of the pod.
     pub failed: u64,
-    /// Inputs that were answered well, while some are suspected.
+    /// Inputs that were answered well, if any input is suspected.
     pub cleared: Vec<[u8; 32]>,
     pub served: Vec<Served>,
 }
@@ -181,7 +181,7 @@ impl Report {
 pub(in crate::pod) struct End {
     pub why: Why,
     pub was_ready: bool,
-    /// It had answered well.
+    /// It had given a good answer.
     pub was_useful: bool,
     /// Ended by SIGKILL before it was ready, and not by the host: the recipe is not to blame.
     pub was_killed_at_start: bool,
@@ -189,16 +189,17 @@ pub(in crate::pod) struct End {
 }
 
 /// Why a pod ended. All but the first count for the restart policy, whatever `min` says: a pod that never
-/// answered is not replaced at once again and again.
+/// answered is not replaced again and again without a wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::pod) enum Why {
-    /// It was asked to go: by its operator, for another pod, for its age, or to load with less.
+    /// It was asked to exit: by its operator, for another pod, because of its age, or to load with less.
     Asked,
-    /// It could not be forked: there was no pod.
+    /// It could not be forked, so there was no pod.
     NeverBegan,
-    /// Its models will never fit: nothing failed, and trying again is no use.
+    /// Its models will never fit: nothing failed, and a retry would not help.
     Refused,
-    /// Other pods have all that a pod takes of the host (descriptors, say); nothing of this recipe failed.
+    /// Other pods have all that a pod needs of the host (descriptors, for example); nothing of this recipe
+    /// failed.
     Short,
     /// It failed.
     Failed,

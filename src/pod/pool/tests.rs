@@ -1,6 +1,6 @@
-//! Pool and slots without processes: who is told of what, and when a pod is started.
+//! Tests pool and slots without processes: which of them is told what, and when a pod is started.
 //!
-//! With pods that only exist on paper, because the moments that matter are microseconds of a real one's life.
+//! The pods are made up, because the moments that matter last microseconds of a real pod's life.
 
 use tokio::time::{advance, timeout_at};
 
@@ -35,7 +35,7 @@ input = {}
 output = {}
 "#;
 
-/// A pod on paper.
+/// A made-up pod.
 #[derive(Clone)]
 struct Paper {
     slot: Slot,
@@ -66,7 +66,7 @@ impl Spawner for Papers {
         let shared = Arc::new(PodShared::new(&manifest, "paper", Printed::new("/nowhere".into())));
         self.0.lock().unwrap().push(Paper { slot, shared: shared.clone() });
         let (sender, finished) = tokio::sync::watch::channel(false);
-        // Nobody waits for its end.
+        // No test waits for its end.
         std::mem::forget(sender);
         Box::pin(async move { Ok(Watcher { finished, shared }) })
     }
@@ -78,7 +78,7 @@ struct Rig {
 }
 
 impl Rig {
-    /// With so many pods, each ready for its first unit.
+    /// With `pods` pods, each ready for its first unit.
     async fn new(pods: usize, max: usize, concurrency: u32) -> Rig {
         let rig = Rig::unready(pods, max, concurrency);
         rig.ready(pods).await;
@@ -94,7 +94,7 @@ impl Rig {
         rig
     }
 
-    /// Lets every pod that was started become ready; there are as many as that.
+    /// Lets every started pod become ready; asserts that there are `pods` of them.
     async fn ready(&self, pods: usize) {
         advance(Duration::from_millis(1)).await;
         let all = self.pods();
@@ -105,7 +105,7 @@ impl Rig {
         }
     }
 
-    /// All that were ever started, in order.
+    /// All pods that were ever started, in order.
     fn pods(&self) -> Vec<Paper> {
         self.papers.0.lock().unwrap().clone()
     }
@@ -124,8 +124,7 @@ impl Rig {
     }
 }
 
-/// Ten minutes of a recipe that is to have pods ready, and whose pods all end in one way before they serve
-/// anybody.
+/// Ten minutes of a recipe with `min` pods, which all end in one way before they serve an ask.
 #[tokio::test(start_paused = true)]
 async fn no_end_of_a_pod_that_served_nobody_is_outside_the_restart_policy() {
     for why in [Why::Refused, Why::NeverBegan, Why::Failed] {
@@ -139,7 +138,7 @@ async fn no_end_of_a_pod_that_served_nobody_is_outside_the_restart_policy() {
                     paper.slot.report_failing();
                     let fault = Fault::new(if why == Why::Refused { Code::OutOfMemory } else { Code::Crashed }, "on paper");
                     paper.slot.report_end(End { why, was_ready: false, was_useful: false, was_killed_at_start: false, fault });
-                    // Whoever calls now is told at once why there is none, and starts none.
+                    // A caller is told at once why there is no pod, and starts none.
                     if why == Why::Refused {
                         refused += usize::from(rig.ask().err().is_some_and(|fault| fault.code == Code::OutOfMemory));
                     }
@@ -152,7 +151,7 @@ async fn no_end_of_a_pod_that_served_nobody_is_outside_the_restart_policy() {
     }
 }
 
-/// Other pods have all that a pod takes of the host: callers are told, at most one start a second is tried,
+/// Other pods have all that a pod needs of the host: callers are told, at most one start a second is tried,
 /// and nothing counts as a failure.
 #[tokio::test(start_paused = true)]
 async fn a_pod_for_which_nothing_is_left_counts_as_no_failure() {
@@ -192,7 +191,7 @@ async fn what_was_offered_to_a_pod_that_dies_is_offered_to_another() {
     first.slot.report_failing();
     assert!(second.told().await, "it waits beside an idle pod");
     assert_eq!(second.take(0).units.len(), 1);
-    // Nothing is offered to a dead one.
+    // A dead pod is offered nothing.
     let _ask = rig.ask().unwrap();
     assert!(!first.told().await);
 }
@@ -214,7 +213,7 @@ async fn an_ask_that_has_to_go_alone_holds_up_one_pod_and_not_the_pool() {
     let _asks: Vec<Ask> = (0..3).map(|_| rig.ask().unwrap()).collect();
     let mut taken = first.take(0).units;
     assert_eq!(taken.len(), 3);
-    // Two of them go back, suspected of having ended a pod; the third is long.
+    // Two of them go back, suspected of having ended a pod; the third takes long.
     let alone = [taken.remove(0).asks.remove(0), taken.remove(0).asks.remove(0)];
     let _none = first.take(1);
     first.slot.put_back(alone.into(), true);
@@ -229,7 +228,7 @@ async fn an_ask_that_has_to_go_alone_holds_up_one_pod_and_not_the_pool() {
 #[tokio::test(start_paused = true)]
 async fn after_a_quarantine_one_pod_is_tried_and_then_as_many_as_are_wanted_also_beside_one_that_goes() {
     let rig = Rig::new(1, 3, 1).await;
-    // The first one leaves, but takes its time.
+    // The first pod is leaving, but takes its time.
     rig.pods()[0].slot.report_retiring();
     let mut pods = 1;
     let fault = loop {

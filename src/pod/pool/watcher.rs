@@ -1,4 +1,4 @@
-//! What a pod shows of itself while it lives, and what it is told: the two ends of one mailbox.
+//! What a pod shows of itself while it lives, and the messages to its driver: the two ends of one mailbox.
 
 use crate::{
     model::{
@@ -24,7 +24,7 @@ use tokio::sync::Notify;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// What a driver shows of its pod, and what it is told.
+/// What a driver shows of its pod, and the driver's mailbox.
 #[derive(Debug)]
 pub(in crate::pod) struct PodShared {
     recipe: String,
@@ -37,13 +37,13 @@ pub(in crate::pod) struct PodShared {
     pub in_hand: AtomicUsize,
     pub was_ready: AtomicBool,
     pub forked: AtomicBool,
-    /// Set once its sandbox is around it.
+    /// Set once its sandbox is complete.
     pub confinement: OnceLock<Confinement>,
-    /// Whether a control group holds it to its memory.
+    /// Whether a control group limits its memory.
     pub in_group: AtomicBool,
     /// Whether it has an ask in hand that gives chunks.
     pub streams: AtomicBool,
-    /// Whether it answered an ask well.
+    /// Whether it gave a good answer.
     pub was_useful: AtomicBool,
     /// Whether its libraries keep something on disk.
     pub caches: watch::Sender<bool>,
@@ -84,7 +84,7 @@ impl PodShared {
         self.post(|mailbox| mailbox.work = true);
     }
 
-    /// Asks wait, and no pod has room for them.
+    /// Asks wait for which no pod has room.
     pub fn tell_crowded(&self) {
         if self.streams.load(Ordering::Acquire) {
             self.post(|mailbox| mailbox.crowded = true);
@@ -96,22 +96,22 @@ impl PodShared {
         self.post(|mailbox| mailbox.cancelled.push(ticket));
     }
 
-    /// That ask's caller took so much of its chunks.
+    /// That ask's caller took chunks of this weight.
     pub fn credit(&self, ticket: Ticket, weight: u32) {
         self.post(|mailbox| mailbox.credits.push((ticket, weight)));
     }
 
-    /// Nobody holds the blob in that region any more.
+    /// The last holder of the blob in that region is gone.
     pub fn free_region(&self, region: u64) {
         self.post(|mailbox| mailbox.freed.push(region));
     }
 
-    /// Let it finish what it has, and go.
+    /// The pod should finish its units in hand, and exit.
     pub fn retire(&self) {
         self.post(|mailbox| mailbox.retire = true);
     }
 
-    /// Its state is wanted.
+    /// The pod's state is requested.
     pub fn request_checkpoint(&self) {
         self.post(|mailbox| mailbox.checkpoint = true);
     }
@@ -121,17 +121,17 @@ impl PodShared {
         self.post(|mailbox| mailbox.close = true);
     }
 
-    /// There is memory for its models, on that GPU if it needs one.
+    /// There is memory for the pod's models, on that GPU if it needs one.
     pub fn grant_memory(&self, gpu: Option<Gpu>) {
         self.post(|mailbox| mailbox.memory_grant = Some(gpu));
     }
 
-    /// Its memory is for another pod: it lets go of its models at the next end of an ask.
+    /// The pod's memory is for another pod: it unloads its models at the next end of an ask.
     pub fn reclaim_memory(&self) {
         self.post(|mailbox| mailbox.memory_reclaimed = true);
     }
 
-    /// Whether the memory of what it unloaded came back.
+    /// Whether the memory of the unloaded models came back.
     pub fn report_memory_back(&self, back: bool) {
         self.post(|mailbox| mailbox.memory_back = Some(back));
     }
@@ -141,7 +141,7 @@ impl PodShared {
         self.wake.notify_one();
     }
 
-    /// What was said since the last time; waits until something is. Cancel-safe.
+    /// The messages since the last call; waits until there is one. Cancel-safe.
     pub async fn receive(&self) -> Mailbox {
         self.wake.notified().await;
         std::mem::take(&mut *self.mailbox.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
@@ -159,16 +159,16 @@ impl PodShared {
     }
 }
 
-/// What others want of a driver. Bounded: a ticket comes once, and only while its ask is in this pod's hands.
+/// The messages to a driver. Bounded: a ticket comes once, and only while its ask is in this pod's hands.
 #[derive(Debug, Default)]
 pub(in crate::pod) struct Mailbox {
     pub cancelled: Vec<Ticket>,
-    /// How much of the chunks of an ask was taken. Each is half of what the pod may send without.
+    /// Weight of the chunks taken of an ask. Each entry is at least half of the pod's credit.
     pub credits: Vec<(Ticket, u32)>,
-    /// Regions whose blobs nobody holds any more.
+    /// Regions whose blobs have no holder any more.
     pub freed: Vec<u64>,
     pub work: bool,
-    /// Asks wait, and no pod has room for them.
+    /// Asks wait for which no pod has room.
     pub crowded: bool,
     pub retire: bool,
     pub stop: bool,
@@ -178,11 +178,11 @@ pub(in crate::pod) struct Mailbox {
     pub memory_grant: Option<Option<Gpu>>,
     /// Its memory is for another pod.
     pub memory_reclaimed: bool,
-    /// Whether the memory of what it unloaded came back.
+    /// Whether the memory of the unloaded models came back.
     pub memory_back: Option<bool>,
 }
 
-/// A look at a pod that does not keep it: it can be stopped, waited for and described.
+/// A handle on a pod that does not keep it alive: it can stop, await and describe the pod.
 #[derive(Debug, Clone)]
 pub struct Watcher {
     pub(in crate::pod) finished: watch::Receiver<bool>,
@@ -190,13 +190,14 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// Asks the pod to go now: it drains, then climbs the stop ladder. Returns when no process of it is left.
+    /// Asks the pod to exit now: it drains, then climbs the stop ladder. Returns when no process of it is
+    /// left.
     pub async fn stop(&self) {
         self.shared.post(|mailbox| mailbox.stop = true);
         let _ = self.finished.clone().wait_for(|finished| *finished).await;
     }
 
-    /// Whether no process of it is left, or nobody looks after it any more (its runtime is gone).
+    /// Whether no process of it is left, or its driver is gone (with its runtime).
     pub fn is_over(&self) -> bool {
         *self.finished.borrow() || self.finished.has_changed().is_err()
     }
@@ -206,12 +207,12 @@ impl Watcher {
         self.shared.was_ready.load(Ordering::Acquire)
     }
 
-    /// Waits until its libraries keep something on disk that the next pod could begin with, or it is over.
+    /// Waits until its libraries keep something on disk with which the next pod could begin, or it is over.
     /// Returns whether they do. Cancel-safe.
     pub async fn caches(&self) -> bool {
         let (mut caches, mut finished) = (self.shared.caches.subscribe(), self.finished.clone());
         tokio::select! {
-            // Biased: what a pod said before its end counts.
+            // Biased: what a pod reported before its end counts.
             biased;
             said = caches.wait_for(|caches| *caches) => said.is_ok(),
             _ = finished.wait_for(|finished| *finished) => *self.shared.caches.borrow(),
@@ -243,12 +244,12 @@ impl Watcher {
         }
     }
 
-    /// Keeps what it printed so far and nobody read yet.
+    /// Reads the lines that it printed so far and that are still in its pipes.
     pub fn catch_up(&self) {
         self.shared.log.catch_up();
     }
 
-    /// The recipe that it is a pod of.
+    /// The recipe of the pod.
     pub fn recipe(&self) -> &str {
         &self.shared.recipe
     }

@@ -24,17 +24,18 @@ use crate::{
 pub struct Budget(Arc<BudgetShared>);
 
 impl Budget {
-    /// Nobody has memory yet. `footprints`: what the pods of recipes were measured to take before.
+    /// Makes a budget in which no pod has memory yet. `footprints`: measured by earlier hosts, for each
+    /// recipe.
     pub fn new(machine: Arc<dyn Machine>, rules: MachineRules, footprints: impl IntoIterator<Item = (Digest, Footprint)>) -> Budget {
         let memory = rules.memory_bytes.unwrap_or_else(|| machine.memory_bytes() / 100 * MEMORY_BUDGET_PERCENT);
         let residency = Residency::new(Capacity { memory, gpus: Vec::new() });
         Budget(BudgetShared::new(machine, rules, BudgetState::new(residency, Footprints::new(footprints))))
     }
 
-    /// Looks which GPUs there are, once. Blocking, as long as their drivers' tools take.
+    /// Detects the machine's GPUs, once. Blocking, for as long as their drivers' tools take.
     pub fn look_for_gpus(&self) {
         let shared = &self.0;
-        // None at all may be a driver that was slow to wake: it is asked again.
+        // If none is found, the driver may have been slow to wake: the next call asks again.
         if shared.lock().gpus.as_ref().is_some_and(|gpus| !gpus.is_empty()) {
             return;
         }
@@ -48,8 +49,8 @@ impl Budget {
         state.gpus = Some(gpus);
     }
 
-    /// A claim for a pod of that recipe, which has no memory for its models yet. `kept`: the state of a
-    /// session is in it.
+    /// A claim for a pod of that recipe, which has no memory for its models yet. `kept`: the pod has the
+    /// state of a session.
     pub fn register(&self, manifest: &Manifest, recipe: Digest, incarnation: &str, kept: bool) -> Claim {
         let shared = self.0.clone();
         let name = manifest.name.to_string();
@@ -71,7 +72,7 @@ impl Budget {
         Claim::new(shared, id, recipe, need, work)
     }
 
-    /// Which pods have what, and which wait.
+    /// Which pods have memory, and which wait for it.
     pub fn status(&self) -> MachineStatus {
         self.0.status()
     }

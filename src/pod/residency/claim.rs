@@ -22,17 +22,18 @@ use crate::{
     },
 };
 
-/// A pod's claim to memory. Its driver has it; dropped, the memory is free for others once the pod's is back.
+/// A pod's claim to memory, held by the pod's driver. Drop frees the memory for others once the pod's memory
+/// is back.
 pub struct Claim {
     budget: Arc<BudgetShared>,
     id: ClaimId,
     recipe: Digest,
-    /// As declared.
+    /// What the manifest declares.
     need: Need,
     work: Arc<Work>,
-    /// What was reported of its work last.
+    /// The work that was last reported.
     reported: Rank,
-    /// It may load, or has loaded.
+    /// Whether the pod may load, or has loaded.
     is_granted: bool,
 }
 
@@ -47,20 +48,20 @@ impl Claim {
         Claim { budget, id, recipe, need, work, reported: 0, is_granted: false }
     }
 
-    /// Has decisions told to this driver.
+    /// Sends decisions to this driver.
     pub(in crate::pod) fn attach(&self, shared: &Arc<PodShared>) {
         if let Some(claim) = self.budget.lock().claims.get_mut(&self.id) {
             claim.shared = Arc::downgrade(shared);
         }
     }
 
-    /// Whether the operator wants its models to stay.
+    /// Whether the operator wants the pod's models to stay.
     pub(in crate::pod) fn is_pinned(&self) -> bool {
         self.need.pinned
     }
 
-    /// Requests memory for work of that class; `None`: only if there is some to spare. Said again when the
-    /// class changes.
+    /// Requests memory for work of that class; `None`: only if there is memory to spare. Called again when
+    /// the class changes.
     ///
     /// Errors: `out_of_memory` if it can never fit.
     pub(in crate::pod) fn request(&mut self, priority: Option<Priority>) -> Result<(), Fault> {
@@ -76,8 +77,8 @@ impl Claim {
         let footprint = state.footprints.of(self.recipe);
         let capacity = state.residency.capacity();
         let mut need = self.need.clone();
-        // One that took more than the budget when it ran did run: it has the machine for itself then, and is
-        // not refused for being measured.
+        // A pod that took more than the budget when it ran did run: it gets the machine for itself, and is
+        // not refused because of its measure.
         if footprint.memory_bytes > 0 {
             need.memory = footprint.memory_bytes.min(capacity.memory);
         }
@@ -91,20 +92,20 @@ impl Claim {
         Ok(())
     }
 
-    /// It wants no memory any more.
+    /// The pod wants no memory any more.
     pub(in crate::pod) fn withdraw(&self) {
         let mut state = self.budget.lock();
         state.residency.withdraw(self.id);
         self.budget.replan(&mut state);
     }
 
-    /// It begins to load, on the GPU that it was told of.
+    /// The pod begins to load, on the GPU that it was granted.
     pub(in crate::pod) fn report_loading(&mut self) {
         self.is_granted = true;
         let (budget, id) = (self.budget.clone(), self.id);
         let Some((gpu, _)) = self.budget.lock().gpu_of(id) else { return };
-        // What is used before tells apart, where the driver names no processes, what it used. It takes a
-        // driver longer to wake for a process.
+        // If the driver does not list processes, the usage before the load shows afterwards what the pod
+        // used. This is not awaited, because a driver takes longer to wake for a process.
         drop(certainly(move || {
             let before = budget.gpu_used_beside(id, &gpu).unwrap_or(gpu.used_bytes);
             if let Some(claim) = budget.lock().claims.get_mut(&id) {
@@ -113,14 +114,14 @@ impl Claim {
         }));
     }
 
-    /// It has loaded, in so long; `pid` holds so much memory.
+    /// The pod has loaded, in `load_time`; `pid` holds `memory` bytes.
     pub(in crate::pod) fn report_loaded(&mut self, pid: u32, memory: Option<u64>, load_time: Duration) {
         let (budget, id, recipe) = (self.budget.clone(), self.id, self.recipe);
         {
             let mut state = budget.lock();
             let now = budget.now();
-            // What it was loaded for, until it says what it is at work on: it is not taken for idle before
-            // its first ask.
+            // The class that it loaded for counts until it reports its work, so that it does not seem idle
+            // before its first ask.
             self.reported = state.residency.report_loaded(id, load_time, now);
             self.work.set(now, self.reported);
             state.record(now, id, ResidencyChange::Loaded, None);
@@ -140,7 +141,7 @@ impl Claim {
         }
     }
 
-    /// It is at work of that class, or idle. Costs nothing while nobody waits and nothing changed.
+    /// The pod works on that class, or is idle. Costs nothing while no pod waits and nothing changed.
     pub(in crate::pod) fn report_work(&mut self, work: Option<Priority>) {
         let work = rank(work);
         if std::mem::replace(&mut self.reported, work) == work {
@@ -152,7 +153,7 @@ impl Claim {
         }
     }
 
-    /// It was found to hold so much memory, between two asks.
+    /// The pod was found to hold `memory` bytes between two asks.
     pub(in crate::pod) fn report_memory(&self, memory: u64) {
         let known = self.budget.lock().footprints.of(self.recipe).memory_bytes;
         if memory > known + FOOTPRINT_STEP_BYTES {
@@ -160,7 +161,7 @@ impl Claim {
         }
     }
 
-    /// It lets go of its models, of itself or because it was told to.
+    /// The pod unloads its models, because it was told to or for its own reasons.
     pub(in crate::pod) fn report_leaving(&self) {
         let mut state = self.budget.lock();
         if state.residency.report_leaving(self.id) {
@@ -168,8 +169,8 @@ impl Claim {
         }
     }
 
-    /// Waits until the memory of what it unloaded is back. `empty`: what `pid` held before it loaded. Returns
-    /// whether it is.
+    /// Waits until the memory of the unloaded models is back. `empty`: bytes that `pid` held before it
+    /// loaded. Returns whether it is back.
     pub(in crate::pod) fn await_memory_back(&self, pid: u32, empty: u64) -> impl Future<Output = bool> + Send + 'static {
         let (budget, id) = (self.budget.clone(), self.id);
         comes_back(move || {
@@ -180,7 +181,7 @@ impl Claim {
         })
     }
 
-    /// It unloaded, and its memory is back.
+    /// The pod has unloaded, and its memory is back.
     pub(in crate::pod) fn report_unloaded(&mut self) {
         self.is_granted = false;
         self.reported = 0;
@@ -189,7 +190,7 @@ impl Claim {
 }
 
 impl Drop for Claim {
-    /// No process of the pod is left. A GPU's driver may clean up after it for a moment still.
+    /// No process of the pod is left. A GPU's driver may still clean up after it for a moment.
     fn drop(&mut self) {
         let (budget, id) = (self.budget.clone(), self.id);
         let gpu = budget.lock().gpu_of(id).filter(|_| self.is_granted);

@@ -1,4 +1,4 @@
-//! What the pods of each recipe were measured to take: the next pod of a recipe is expected to take as much.
+//! The measured memory of each recipe's pods: the next pod of a recipe is expected to take the same.
 
 use std::collections::HashMap;
 
@@ -8,13 +8,13 @@ use crate::model::{
     status::machine::Footprint,
 };
 
-/// The footprints of up to [`FOOTPRINTS_MAX`] recipes; the one that was measured least recently goes first.
+/// The footprints of at most [`FOOTPRINTS_MAX`] recipes; the one measured least recently is dropped first.
 #[derive(Debug, Default)]
 pub(super) struct Footprints {
-    /// With the number of the measure.
+    /// Each with the number of its last measure.
     of: HashMap<Digest, (Footprint, u64)>,
     measures: u64,
-    /// Some were measured since they were last written down.
+    /// Whether any changed since the last `take_unsaved`.
     unsaved: bool,
 }
 
@@ -53,8 +53,8 @@ impl Footprints {
     }
 }
 
-/// Whether the next host should know. Most pods are small and load in no time: a disk is not written to for
-/// those.
+/// Whether the next host should know. Most pods are small and load at once; these are not worth a write to
+/// the disk.
 fn is_news(known: Footprint, measured: Footprint) -> bool {
     let differs = |one: u64, other: u64, step: u64| one.abs_diff(other) > step.max(one / 4);
     let grew = measured.memory_bytes > FOOTPRINT_DEFAULT_BYTES || known.memory_bytes > FOOTPRINT_DEFAULT_BYTES;

@@ -1,6 +1,6 @@
-//! What the machine has: memory, and GPUs as their drivers tell, without importing a framework.
+//! The machine's memory and GPUs, as the drivers report them, without importing a framework.
 //!
-//! Tests put hardware behind [`Machine`] that is not there.
+//! Tests implement [`Machine`] for hardware that does not exist.
 
 use std::{
     io::Read,
@@ -18,17 +18,17 @@ use crate::{
     pod::process::vitals,
 };
 
-/// How often it is looked whether a driver's tool has ended: the standard library cannot wait for a process
+/// Pause between checks whether a driver's tool has ended: the standard library cannot wait for a process
 /// with a bound.
 const TOOL_LOOK: Duration = Duration::from_millis(5);
 
 /// A view of a machine. Every function may block for as long as a driver's tool takes.
 pub trait Machine: Send + Sync {
-    /// Memory that there is, in bytes.
+    /// The machine's memory, in bytes.
     fn memory_bytes(&self) -> u64;
-    /// Its GPUs, in the order in which their driver names them, with what of them is used now.
+    /// Its GPUs, in the driver's order, each with its current usage.
     fn gpus(&self) -> Vec<Gpu>;
-    /// What the process and all below it hold on that GPU, in bytes; `None` where no driver tells.
+    /// Bytes that the process and all processes below it hold on that GPU; `None` if no driver reports it.
     fn gpu_bytes_of(&self, pid: u32, gpu: &Gpu) -> Option<u64>;
 }
 
@@ -62,7 +62,7 @@ impl Machine for ThisMachine {
     }
 }
 
-/// Asks the tool of NVIDIA's driver, which comes with the driver itself; none where it is missing, fails, or
+/// Runs the tool of NVIDIA's driver, which comes with the driver itself; `None` if it is missing, fails, or
 /// hangs.
 fn nvidia(query: &str) -> Option<String> {
     let mut child = Command::new("nvidia-smi")
@@ -74,7 +74,7 @@ fn nvidia(query: &str) -> Option<String> {
         .inspect_err(|error| tracing::debug!("nvidia-smi: {error}"))
         .ok()?;
     let out = child.stdout.take()?;
-    // What it says is a page: it does not fill the pipe, so that nobody has to read while it runs.
+    // The output is small and does not fill the pipe, so it need not be read while the tool runs.
     let done = ended(&mut child);
     let mut text = String::new();
     out.take(GPU_TOOL_BYTES_MAX).read_to_string(&mut text).ok()?;
@@ -97,7 +97,7 @@ fn ended(child: &mut Child) -> bool {
     }
 }
 
-/// `uuid, name, MiB, MiB used`, a line each. A GPU whose memory is not told (some that share the machine's)
+/// Parses lines of `uuid, name, MiB, MiB used`. A GPU without a memory size (some share the machine's memory)
 /// is left out.
 fn nvidia_gpus(text: &str) -> Vec<Gpu> {
     let line = |line: &str| {
@@ -108,8 +108,8 @@ fn nvidia_gpus(text: &str) -> Vec<Gpu> {
     text.lines().filter_map(line).collect()
 }
 
-/// `uuid, pid, MiB`, a line each. None when none of the processes is there: in a container the driver may
-/// name them by other numbers, or none.
+/// Parses lines of `uuid, pid, MiB`. `None` if none of the processes exists: in a container the driver may
+/// list them by other numbers, or not at all.
 fn nvidia_bytes(text: &str, gpu: &str, is_mine: impl Fn(u32) -> bool, is_there: impl Fn(u32) -> bool) -> Option<u64> {
     let line = |line: &str| {
         let [id, pid, used] = line.split(',').map(str::trim).collect::<Vec<_>>()[..] else { return None };
@@ -120,7 +120,7 @@ fn nvidia_bytes(text: &str, gpu: &str, is_mine: impl Fn(u32) -> bool, is_there: 
     names_processes.then(|| mine.iter().sum())
 }
 
-/// Cards that tell of memory of their own, as `amdgpu` does.
+/// Cards that report memory of their own, as `amdgpu` does.
 fn amd_gpus(cards: &Path) -> Vec<Gpu> {
     let Ok(entries) = std::fs::read_dir(cards) else { return Vec::new() };
     let mut gpus: Vec<Gpu> = entries

@@ -1,5 +1,4 @@
-//! What pods hold of the machine, as measured: on its GPU while they are loaded, and whether it comes back
-//! when they are not.
+//! Measures a pod's memory: on its GPU while it is loaded, and whether it is back after the unload.
 
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use crate::{
 };
 
 impl BudgetShared {
-    /// What of its GPU is in use, less what other residents claim. Blocking.
+    /// Usage of its GPU, minus the claims of other residents, in bytes. Blocking.
     pub(super) fn gpu_used_beside(&self, id: ClaimId, gpu: &Gpu) -> Option<u64> {
         let found = self.machine.gpus().into_iter().find(|found| found.id == gpu.id)?;
         let mut state = self.lock();
@@ -29,13 +28,13 @@ impl BudgetShared {
         Some(found.used_bytes.saturating_sub(others))
     }
 
-    /// What that pod holds on its GPU; `before`: what was in use there beside other residents before it
+    /// Bytes that the pod holds on its GPU; `before`: the usage, apart from other residents, before it
     /// loaded. Blocking.
     pub(super) fn gpu_held(&self, id: ClaimId, pid: u32, gpu: &Gpu, before: u64) -> Option<u64> {
         self.machine.gpu_bytes_of(pid, gpu).or_else(|| Some(self.gpu_used_beside(id, gpu)?.saturating_sub(before)))
     }
 
-    /// Takes over a measure of a resident. From now on it counts for so much, and so does the next pod of its
+    /// Records a measure of a resident. From now on it counts for that much, and so does the next pod of its
     /// recipe.
     pub(super) fn record_footprint(&self, id: ClaimId, recipe: Digest, change: impl FnOnce(&mut Footprint)) {
         let mut state = self.lock();
@@ -45,8 +44,8 @@ impl BudgetShared {
     }
 }
 
-/// Looks until memory is back, for [`MEMORY_BACK_MS`] at most: neither the kernel nor a GPU's driver tells
-/// when. Returns whether it is.
+/// Checks until the memory is back, for at most [`MEMORY_BACK_MS`]: neither the kernel nor a GPU's driver
+/// notifies about it. Returns whether it is back.
 pub(super) async fn comes_back(is_back: impl Fn() -> bool + Clone + Send + 'static) -> bool {
     let until = Instant::now() + Duration::from_millis(MEMORY_BACK_MS);
     loop {

@@ -6,10 +6,13 @@
 //!           +------------- may load, has to go ----------------------+  +--- machine.rs  what there is
 //! ```
 //!
-//! This file has the lock and the clock; `state.rs` is what the lock guards. The lock is held to decide,
-//! never across an await. `policy.rs` has neither clock nor lock nor hardware. `work.rs` has what a pod tells
-//! of its work without the lock, read when another pod waits. `footprints.rs` knows what the pods of a recipe
-//! take, `measure.rs` finds it out. `budget.rs` is what the host holds, `status.rs` what it is told.
+//! This file has the lock and the clock. The lock is held to decide, never across an await.
+//!
+//! - `state.rs`: the state that the lock guards.
+//! - `policy.rs`: decides, with neither clock nor lock nor hardware.
+//! - `work.rs`: what a pod reports of its work without the lock, read when another pod waits.
+//! - `footprints.rs`: the memory that the pods of each recipe take; `measure.rs` measures it.
+//! - `budget.rs`: what the host holds; `status.rs`: what the host is told.
 
 mod budget;
 mod claim;

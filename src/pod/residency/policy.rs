@@ -1,15 +1,16 @@
-//! The policy of the memory budget: which pods may load their models, and which have to let go of theirs. It
-//! has neither clock nor lock nor hardware.
+//! The policy of the memory budget: which pods may load their models, and which have to unload theirs. It has
+//! neither clock nor lock nor hardware.
 //!
 //! A pod that was granted memory is a *resident*: from before it loads until its memory is known to be back.
 //! A pod that requests memory waits with the class of its work:
 //!
-//! - Free memory is granted at once. So is that of an idle resident, the least recently used first, but never
-//!   to a waiter without work.
-//! - A waiter with work of a higher class gets the memory at the next end of an ask. One of the same class
-//!   gets it when the resident was there for its *hold* (a few times what loading took), or was idle for a
-//!   while. One of a lower class gets it after [`PATIENCE_HOLDS`] holds, and then for a whole hold. So
-//!   nothing waits for ever, and no more than a share of the time goes into loading.
+//! - Free memory is granted at once. So is the memory of an idle resident, the least recently used first, but
+//!   never to a waiter without work.
+//! - A waiter with work of a higher class gets the memory at the next end of an ask.
+//! - A waiter of the same class gets it when the resident has had its *hold* (a few times what loading took),
+//!   or was idle for a while.
+//! - A waiter of a lower class gets it after [`PATIENCE_HOLDS`] holds, and then for a whole hold. So nothing
+//!   waits for ever, and only a share of the time goes into loading.
 //! - A resident that is pinned, or has the state of a session, is never told to go.
 
 #[cfg(test)]
@@ -23,7 +24,7 @@ use crate::model::{
     status::machine::ResidentState,
 };
 
-/// Names a pod here.
+/// Identifies a pod's claim.
 pub type ClaimId = u64;
 
 /// What a pod needs while its models are loaded.
@@ -32,19 +33,19 @@ pub struct Need {
     pub memory: u64,
     /// Memory on one GPU.
     pub gpu: Option<u64>,
-    /// No other pod may be on that GPU.
+    /// No other pod may use that GPU.
     pub alone: bool,
-    /// Groups of which one pod at a time is a resident.
+    /// Of each of these groups, one pod at a time is a resident.
     pub groups: Vec<String>,
-    /// The operator wants it to stay: it is never told to go.
+    /// Pinned by the operator: never told to go.
     pub pinned: bool,
     /// Pods of one recipe never take memory from each other: nothing would be gained.
     pub recipe: Option<Digest>,
-    /// It has the state of a session, and is never told to go while it has that.
+    /// Has the state of a session; never told to go while it has that.
     pub kept: bool,
 }
 
-/// A class of work as a number: 0 is no work, the others as they go first.
+/// A class of work as a number: 0 is no work; a higher number goes first.
 pub type Rank = u8;
 
 pub fn rank(priority: Option<Priority>) -> Rank {
@@ -56,11 +57,11 @@ pub fn rank(priority: Option<Priority>) -> Rank {
     }
 }
 
-/// What all pods together may have.
+/// The memory that all pods together may have.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Capacity {
     pub memory: u64,
-    /// Of each GPU.
+    /// The GPUs, each with its memory.
     pub gpus: Vec<GpuCapacity>,
 }
 
@@ -76,18 +77,18 @@ pub struct GpuCapacity {
 pub struct Resident {
     pub need: Need,
     pub gpu: Option<usize>,
-    /// None while it loads.
+    /// The time at which it had loaded; `None` while it loads.
     pub loaded: Option<Duration>,
     pub load_time: Duration,
-    /// The class of its work; 0: it has none.
+    /// The class of its current work; 0 if it has none.
     pub work: Rank,
-    /// The class of what it had last.
+    /// The class of its last work.
     pub worked: Rank,
-    /// Since when it is at work, or has none.
+    /// The time since which it works, or is idle.
     pub since: Duration,
-    /// It was told to let go of its models, or does so of itself.
+    /// It was told to unload its models, or does so for its own reasons.
     pub leaving: bool,
-    /// It waited too long for this: during its hold not even a higher class makes it go.
+    /// It waited too long for this memory: during its hold not even a higher class makes it go.
     pub guaranteed: bool,
 }
 
@@ -96,22 +97,22 @@ pub struct Resident {
 pub struct Waiter {
     pub need: Need,
     pub rank: Rank,
-    /// Since when it waits for work of that class.
+    /// The time since which it waits for work of that class.
     pub since: Duration,
-    /// Since when it waits for any work.
+    /// The time since which it waits for any work.
     pub first: Duration,
     /// It waited so long that it is served before work of a higher class.
     pub jumps_queue: bool,
-    /// How long its loading is expected to take.
+    /// How long its load is expected to take.
     pub load_time: Duration,
 }
 
-/// What is decided.
+/// A decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
-    /// It may load, on that GPU if it needs one.
+    /// This pod may load, on that GPU if it needs one.
     Load(ClaimId, Option<usize>),
-    /// It has to go, for that one.
+    /// The first pod has to go for the second.
     Leave(ClaimId, ClaimId),
 }
 
@@ -146,7 +147,7 @@ pub fn hold(load_time: Duration) -> Duration {
     (load_time * HOLD_LOADS).clamp(Duration::from_millis(HOLD_MIN_MS), Duration::from_millis(HOLD_MAX_MS))
 }
 
-/// Without work for so long a model is taken for done.
+/// How long a model must have no work to count as idle for good.
 fn gap(load_time: Duration) -> Duration {
     (load_time / 2).clamp(Duration::from_millis(GAP_MIN_MS), Duration::from_millis(GAP_MAX_MS))
 }
@@ -180,22 +181,22 @@ impl Residency {
         !self.waiters.is_empty()
     }
 
-    /// A resident has loaded, in so long. Returns the class of the work that it was loaded for.
+    /// A resident has loaded, in `load_time`. Returns the class of the work that it loaded for.
     pub fn report_loaded(&mut self, id: ClaimId, load_time: Duration, now: Duration) -> Rank {
         let Some(resident) = self.residents.get_mut(&id) else { return 0 };
         (resident.loaded, resident.load_time, resident.since) = (Some(now), load_time, now);
         resident.work
     }
 
-    /// A loaded resident is at work of that class since then, or idle; `worked`: of the class that it had
-    /// last.
+    /// Since `since`, a loaded resident works on class `work`, or is idle; `worked`: the class of its last
+    /// work.
     pub fn report_work(&mut self, id: ClaimId, since: Duration, worked: Rank, work: Rank) {
         if let Some(resident) = self.residents.get_mut(&id).filter(|resident| resident.loaded.is_some()) {
             (resident.since, resident.worked, resident.work) = (since, worked.max(1), work);
         }
     }
 
-    /// A resident was measured to take so much; a GPU that was not measured is 0.
+    /// A resident's measured memory, in bytes; `gpu` is 0 if it was not measured.
     pub fn report_measure(&mut self, id: ClaimId, memory: u64, gpu: u64) {
         let Some(resident) = self.residents.get_mut(&id) else { return };
         resident.need.memory = memory;
@@ -204,7 +205,7 @@ impl Residency {
         }
     }
 
-    /// A resident goes. Returns whether that was not known.
+    /// A resident goes. Returns whether that is news.
     pub fn report_leaving(&mut self, id: ClaimId) -> bool {
         self.residents.get_mut(&id).is_some_and(|resident| !std::mem::replace(&mut resident.leaving, true))
     }
@@ -216,7 +217,7 @@ impl Residency {
         self.check(&need)?;
         let fresh = Waiter { need: need.clone(), rank, since: now, first: now, jumps_queue: false, load_time };
         let waiter = self.waiters.entry(id).or_insert(fresh);
-        // It may have been measured meanwhile, by a pod of the same recipe.
+        // A pod of the same recipe may have been measured since the last request.
         (waiter.need, waiter.load_time) = (need, load_time);
         if waiter.rank == 0 && rank > 0 {
             waiter.first = now;
@@ -227,7 +228,7 @@ impl Residency {
         Ok(())
     }
 
-    /// Whether the need could be met if every resident went that may be told to.
+    /// Whether the need can be met if every resident goes that may be told to.
     fn check(&self, need: &Need) -> Result<(), TooMuch> {
         let pinned = self.residents.values().filter(|resident| resident.need.pinned);
         let pinned_memory: u64 = pinned.map(|resident| resident.need.memory).fold(0, u64::saturating_add);
@@ -240,23 +241,23 @@ impl Residency {
         if wanted > largest { Err(TooMuch::Gpu { wanted, budget: largest }) } else { Ok(()) }
     }
 
-    /// It waits no longer.
+    /// The pod waits no longer.
     pub fn withdraw(&mut self, id: ClaimId) {
         self.waiters.remove(&id);
     }
 
-    /// Its memory is back, or it is gone.
+    /// The pod's memory is back, or the pod is gone.
     pub fn release(&mut self, id: ClaimId) -> bool {
         self.waiters.remove(&id);
         self.residents.remove(&id).is_some()
     }
 
-    /// What can be done now, and when to look again although nothing happens.
+    /// The decisions that are possible now, and when to decide again even if nothing happens.
     pub fn decide(&mut self, now: Duration) -> (Vec<Decision>, Option<Duration>) {
         let (mut decisions, mut again) = (Vec::new(), None::<Duration>);
         let mut order: Vec<ClaimId> = self.waiters.keys().copied().collect();
         order.sort_by_key(|id| (std::cmp::Reverse(self.urgency(id, now)), self.waiters[id].since, *id));
-        // Waiters for which residents are going already: the memory that they wait for is given to no other.
+        // Waiters for which residents are already leaving: the memory is reserved for them.
         let mut reserved: Vec<Waiter> = Vec::new();
         for id in order {
             let waiter = self.waiters[&id].clone();
@@ -268,7 +269,7 @@ impl Residency {
                 if reserved.iter().any(breaks) {
                     continue;
                 }
-                // One that goes before others of a higher class does so because it waited so long.
+                // A waiter that goes before others of a higher class does so because it waited so long.
                 let first = waiter.jumps_queue
                     || self.waiters.values().any(|other| other.rank > waiter.rank && self.is_out_of_patience(&waiter, now));
                 self.waiters.remove(&id);
@@ -296,14 +297,14 @@ impl Residency {
                     reserved.push(waiter);
                 }
                 Some(at) if at > now => again = Some(again.map_or(at, |again| again.min(at))),
-                // Some resident has to finish loading, or to leave, first: that is an event.
+                // A resident has to finish loading, or leaving, first: that is an event.
                 _ => {}
             }
         }
         (decisions, again)
     }
 
-    /// The class that a waiter is served in: one that waited too long goes before all.
+    /// The class that a waiter is served in: one that waited too long goes first.
     fn urgency(&self, id: &ClaimId, now: Duration) -> Rank {
         let Some(waiter) = self.waiters.get(id) else { return 0 };
         if self.is_out_of_patience(waiter, now) { Rank::MAX } else { waiter.rank }
@@ -350,7 +351,7 @@ impl Residency {
         self
     }
 
-    /// Where a need fits beside all residents: `None` if nowhere, else the GPU, if it needs one.
+    /// Where a need fits beside all residents: `None` if nowhere, else the GPU, if the need has one.
     fn fits(&self, need: &Need) -> Option<Option<usize>> {
         let all = || self.residents.values();
         let memory = all().map(|resident| resident.need.memory).fold(need.memory, u64::saturating_add);
@@ -388,7 +389,7 @@ impl Residency {
         }
     }
 
-    /// As above, for memory on that GPU.
+    /// `victims` for memory on that GPU.
     fn victims_on(&self, waiter: &Waiter, gpu: Option<usize>, now: Duration) -> Option<Vec<(ClaimId, Duration)>> {
         let need = &waiter.need;
         let staying = || self.residents.iter().filter(|(_, resident)| !resident.leaving);
@@ -412,7 +413,7 @@ impl Residency {
             let used = others.map(|(_, resident)| resident.need.gpu.unwrap_or(0)).fold(0, u64::saturating_add);
             used.saturating_add(need.gpu.unwrap_or(0)) <= self.capacity.gpus[at].bytes
         };
-        // Those that may be told soonest, and of these the least recently used.
+        // First the residents that may be told soonest, and of these the least recently used.
         let mut rest: Vec<(ClaimId, Duration, Duration)> = Vec::new();
         for (id, resident) in staying() {
             if victims.iter().any(|(victim, _)| victim == id) {
@@ -430,7 +431,7 @@ impl Residency {
                 victims.push((id, at));
             }
         }
-        // One that alone is large enough spares those before it.
+        // A victim that is large enough alone spares the ones chosen before it.
         let needed = victims.clone();
         for (id, _) in needed {
             let spared: Vec<_> = victims.iter().copied().filter(|(victim, _)| *victim != id).collect();
@@ -441,7 +442,7 @@ impl Residency {
         (memory_left(&victims) && gpu_left(&victims)).then_some(victims)
     }
 
-    /// When it may be told to go for that waiter. `None`: never, or only after some event.
+    /// When a resident may be told to go for that waiter. `None`: never, or only after some event.
     fn may_leave(&self, resident: &Resident, waiter: &Waiter, now: Duration) -> Option<Duration> {
         let loaded = resident.loaded?;
         let same_recipe = resident.need.recipe.is_some() && resident.need.recipe == waiter.need.recipe;
@@ -452,7 +453,7 @@ impl Residency {
         let lost_patience = waiter.first + hold * PATIENCE_HOLDS;
         let held = loaded + hold;
         let at = match (resident.work, waiter.rank) {
-            // It may get more: of the same class soon, of a higher one sooner or later.
+            // The resident may get more work: of the same class soon, of a higher class at some time.
             (0, wanted) if wanted == resident.worked => held.min(resident.since + gap(resident.load_time)),
             (0, wanted) if wanted < resident.worked => (resident.since + hold).min(lost_patience.max(held)),
             (0, _) => now,

@@ -1,11 +1,11 @@
-//! Why a claim can never be met, in the words for a caller.
+//! The fault for a claim that can never be met.
 
 use crate::{
     model::{Code, Fault, act, hint, status::machine::MachineRules},
     pod::residency::policy::TooMuch,
 };
 
-/// `rules` say whose the limit is.
+/// `rules` say whether a limit is the app's.
 pub(super) fn too_much(recipe: &str, why: &TooMuch, rules: &MachineRules) -> Fault {
     let memory = || if rules.memory_is_of_the_app { act::limit_memory() } else { act::machine_memory() };
     let gpu = || if rules.gpu_is_of_the_app { act::limit_gpu() } else { act::machine_gpu() };

@@ -1,4 +1,4 @@
-//! What a budget knows: its claims, who has memory, and what happened.
+//! The state of a budget: its claims, which pods have memory, and past events.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -22,26 +22,26 @@ use crate::{
     },
 };
 
-/// What the lock guards.
+/// The state that the lock guards.
 #[derive(Default)]
 pub(super) struct BudgetState {
     pub residency: Residency,
     pub claims: HashMap<ClaimId, ClaimState>,
     /// The newest claim.
     newest: ClaimId,
-    /// `None` until the first recipe wants one.
+    /// `None` until the first recipe needs a GPU.
     pub gpus: Option<Vec<Gpu>>,
     pub events: VecDeque<ResidencyEvent>,
-    /// When it is looked again who may load.
+    /// The next time at which to decide again.
     pub replan: Replan,
     pub footprints: Footprints,
 }
 
-/// What is known of the pod of a claim.
+/// The state of one pod's claim.
 pub(super) struct ClaimState {
     pub recipe: String,
     pub incarnation: String,
-    /// Where its driver is told what was decided.
+    /// The driver, which gets the decisions.
     pub shared: Weak<PodShared>,
     pub work: Arc<Work>,
     /// What its GPU had in use before it loaded, in bytes.
@@ -59,7 +59,7 @@ impl BudgetState {
         self.newest
     }
 
-    /// Takes over what residents told of their work.
+    /// Reads the work that residents reported.
     pub fn read_work(&mut self) {
         for (id, claim) in &self.claims {
             let (since, worked, work) = claim.work.get();
@@ -76,13 +76,13 @@ impl BudgetState {
         self.gpus.as_ref()?.get(at?)
     }
 
-    /// The GPU of that resident, with what it had in use before.
+    /// The GPU of that resident, and the bytes that were in use on it before the load.
     pub fn gpu_of(&self, id: ClaimId) -> Option<(Gpu, u64)> {
         let gpu = self.gpu(self.residency.resident(id)?.gpu)?;
         Some((gpu.clone(), self.claims.get(&id)?.gpu_before))
     }
 
-    /// Keeps what happened to a resident, up to the last [`RESIDENCY_EVENTS_MAX`].
+    /// Records an event of a resident; keeps the last [`RESIDENCY_EVENTS_MAX`].
     pub fn record(&mut self, now: Duration, id: ClaimId, what: ResidencyChange, wanted_by: Option<String>) {
         let Some(claim) = self.claims.get(&id) else { return };
         let gpu = self.residency.resident(id).and_then(|resident| resident.gpu);

@@ -1,4 +1,4 @@
-//! What a budget tells of itself: which pods have memory, and which wait for it.
+//! The status of a budget: which pods have memory, and which wait for it.
 
 use crate::{
     model::{
@@ -13,7 +13,7 @@ use crate::{
 };
 
 impl BudgetShared {
-    /// Who has what, and who waits.
+    /// Which pods have memory, and which wait for it.
     pub(super) fn status(&self) -> MachineStatus {
         let mut state = self.lock();
         let now = self.now();

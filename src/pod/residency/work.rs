@@ -1,5 +1,5 @@
-//! What a pod is at work on: its driver writes it without a lock, and it is read when another pod waits for
-//! memory.
+//! The work that a pod reports: its driver writes it without a lock, and it is read when another pod waits
+//! for memory.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -8,8 +8,8 @@ use std::{
 
 use crate::pod::residency::policy::Rank;
 
-/// One word: microseconds since the budget was made (asks take less than a millisecond), the class that the
-/// pod had last, the class that it has.
+/// One word: microseconds since the budget was made (asks take less than a millisecond), the class of the
+/// last work, the class of the current work.
 #[derive(Debug, Default)]
 pub(super) struct Work(AtomicU64);
 

@@ -32,12 +32,12 @@ use crate::{
     pod::process::vitals,
 };
 
-/// Where this process may make control groups.
+/// The folders in which this process may make control groups.
 pub(in crate::pod) struct Cgroups {
-    /// Errors: why not, for people.
+    /// Errors: why this machine cannot limit it, for people.
     memory: Result<Place, String>,
     processes: Result<Place, String>,
-    /// Where a group's processes can be ended at once.
+    /// The folder whose groups can be ended at once.
     end: Option<Place>,
     kernel: Kernel,
 }
@@ -55,8 +55,8 @@ enum Version {
     V2,
 }
 
-/// The acts of the kernel that a folder elsewhere does not show: a new group comes with its files and goes
-/// with them.
+/// The acts of the kernel that a test folder does not have: the kernel makes a new group with its files, and
+/// removes it with them. A test replaces these acts.
 #[derive(Clone, Copy)]
 struct Kernel {
     make: fn(&Path) -> io::Result<()>,
@@ -67,8 +67,8 @@ struct Kernel {
 
 const KERNEL: Kernel = Kernel { make: |path| fs::create_dir(path), remove: |path| fs::remove_dir(path), is_handed_over };
 
-/// Whoever is not root can write only what somebody let them; for root the manager's mark says what it keeps
-/// its hands off.
+/// A user other than root can write only to folders that were handed over. For root, the service manager
+/// marks the folders that it leaves alone.
 fn is_handed_over(folder: &Path) -> bool {
     let is_marked = |name: &str| {
         let mut value = [0; 8];
@@ -78,7 +78,7 @@ fn is_handed_over(folder: &Path) -> bool {
 }
 
 impl Cgroups {
-    /// Finds out, by making groups and removing them again. Blocking, for some milliseconds.
+    /// Finds the folders by making groups and removing them again. Blocking, for some milliseconds.
     pub(in crate::pod) fn find() -> Cgroups {
         let read = |path| vitals::read(path, PROCESS_TEXT_BYTES_MAX).unwrap_or_default();
         let (cgroup, mountinfo) = (read("/proc/self/cgroup"), read("/proc/self/mountinfo"));
@@ -117,7 +117,7 @@ impl Cgroups {
         self.processes.is_ok()
     }
 
-    /// What can be enforced, in words.
+    /// The limits that can be enforced, in words.
     pub(in crate::pod) fn describe(&self) -> String {
         let words = |place: &Result<Place, String>| match place {
             Ok(place) => format!("yes (control groups {})", place.version.name()),
@@ -127,11 +127,10 @@ impl Cgroups {
         format!("memory: {}, processes: {}, end at once: {end}", words(&self.memory), words(&self.processes))
     }
 
-    /// Makes a group of that name, with these limits from the start. Swap is memory here: a pod is not to
+    /// Makes a group with this name, with these limits from the start. Swap counts as memory: a pod must not
     /// wear out the disk instead.
     ///
-    /// Errors: `Unsupported` where a limit that was asked for cannot be enforced, `AlreadyExists` where the
-    /// name is taken.
+    /// Errors: `Unsupported` if a requested limit cannot be enforced, `AlreadyExists` if the name is taken.
     pub(in crate::pod) fn make(&self, name: &str, memory_bytes: Option<u64>, processes: Option<u64>) -> io::Result<Group> {
         let wrong = |text: String| io::Error::new(io::ErrorKind::InvalidInput, text);
         if !is_name(name) {
@@ -149,8 +148,8 @@ impl Cgroups {
         let within = |place: &Place| Place { version: place.version, folder: place.folder.join(name) };
         let memory = self.memory.as_ref().ok().map(within);
         let end = self.end.as_ref().map(within);
-        // Each folder is the group's as soon as it is there, so that one which cannot be finished is removed
-        // again.
+        // The group owns each folder as soon as the folder exists, so that a group that cannot be finished is
+        // removed again.
         let mut group = Group { folders: Vec::new(), memory: memory.clone(), end, kernel: self.kernel };
         for place in self.places() {
             let folder = place.folder.join(name);
@@ -166,12 +165,12 @@ impl Cgroups {
         Ok(group)
     }
 
-    /// Removes groups whose names begin with `prefix` and that no process is in: what a host left that was
-    /// killed. The prefix is to name that host, since a group that was only just made is empty as well.
+    /// Removes empty groups whose names begin with `prefix`: those that a killed host left. `prefix` must
+    /// name that host, because a group that was just made is empty as well.
     ///
-    /// Gives how many.
+    /// Returns how many groups were removed.
     pub(in crate::pod) fn sweep(&self, prefix: &str) -> usize {
-        // Without one it would tidy up after everybody.
+        // An empty prefix would remove everybody's groups.
         if !is_name(prefix) {
             return 0;
         }
@@ -180,7 +179,7 @@ impl Cgroups {
             let Ok(entries) = fs::read_dir(&place.folder) else { continue };
             let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
             for name in names.filter(|name| name.starts_with(prefix)).take(CGROUPS_SWEPT_MAX) {
-                // The kernel refuses where there are processes, or further groups.
+                // The kernel refuses if the group has processes, or further groups.
                 if remove(&place.folder.join(&name), self.kernel) {
                     removed.insert(name);
                 }
@@ -189,13 +188,13 @@ impl Cgroups {
         removed.len()
     }
 
-    /// The folders that a group is made of, each once: in the unified hierarchy one folder is all.
+    /// The folders that a group is made of, each once; in the unified hierarchy one folder has everything.
     fn places(&self) -> BTreeSet<&Place> {
         self.memory.iter().chain(&self.processes).chain(&self.end).collect()
     }
 }
 
-/// The file of a group that limits its processes has one name in both versions.
+/// The file of a group that limits the number of its processes; it has one name in both versions.
 const PROCESSES_FILE: &str = "pids.max";
 
 impl Version {
@@ -215,7 +214,7 @@ impl Version {
 }
 
 impl Place {
-    /// Makes a group, sees whether it has `file` and takes a limit there, and removes it.
+    /// Makes a group, checks that the group has `file` and accepts a limit there, and removes the group.
     ///
     /// Errors: why not, for people.
     fn prove(&self, file: &str, kernel: Kernel) -> Result<(), String> {
@@ -223,8 +222,8 @@ impl Place {
         let name = format!("hob-probe-{}-{}", std::process::id(), PROBES.fetch_add(1, Ordering::Relaxed));
         let probe = self.folder.join(name);
         let why = |act: &str, error: io::Error| format!("{act} below `{}`: {error}", self.folder.display());
-        // In the unified hierarchy, who moves a process must be able to write this one too: the common
-        // ancestor of there and here.
+        // In the unified hierarchy, a process that moves another must also be able to write this file, of the
+        // common ancestor of both groups.
         if self.version == Version::V2 {
             fs::OpenOptions::new().write(true).open(self.folder.join("cgroup.procs")).map_err(|error| why("moving processes", error))?;
         }
@@ -239,8 +238,8 @@ impl Place {
     fn limit_memory(&self, bytes: u64) -> io::Result<()> {
         let bytes = bytes.to_string();
         write(&self.folder.join(self.version.memory_file()), &bytes)?;
-        // The old hierarchy limits the sum of both, and only after the one; a kernel without accounting of
-        // swap has neither file.
+        // The old hierarchy limits the sum of memory and swap, and only after memory alone was limited. A
+        // kernel without accounting of swap has neither file.
         let swap = match self.version {
             Version::V1 => write(&self.folder.join("memory.memsw.limit_in_bytes"), &bytes),
             Version::V2 => write(&self.folder.join("memory.swap.max"), "0"),
@@ -252,10 +251,11 @@ impl Place {
     }
 }
 
-/// The file of a group that ends all its processes; unified hierarchy, Linux 5.14.
+/// The file of a group that ends all its processes; unified hierarchy, since Linux 5.14.
 const END_FILE: &str = "cgroup.kill";
 
-/// What the unified hierarchy offers. All in one folder, for a process is in one group of it.
+/// What the unified hierarchy offers. All of it is in one folder, because a process is in one group of this
+/// hierarchy.
 struct Unified {
     memory: Result<Place, String>,
     processes: Result<Place, String>,
@@ -263,11 +263,11 @@ struct Unified {
 }
 
 impl Unified {
-    /// The best of the own group and, where that was handed over, the one above it.
+    /// The better one of the own group and the group above it, if that was handed over.
     fn find(own: &Path, mount: &Path, kernel: Kernel) -> Unified {
         let below = Unified::at(own, kernel);
         let above = own.parent().filter(|parent| own != mount && parent.starts_with(mount) && (kernel.is_handed_over)(parent));
-        // Beside its own group a pod would get away from the limit that somebody set on Hob's.
+        // Beside the own group, a pod would escape a limit that an operator set on Hob's group.
         let is_unlimited = || matches!(text_of(&own.join("memory.max")).as_deref(), None | Some("max"));
         match above {
             Some(parent) if below.worth() < 2 && is_unlimited() => {
@@ -296,7 +296,7 @@ impl Unified {
     }
 }
 
-/// Makes a controller of `folder` one of its children's groups.
+/// Enables a controller of `folder` for the groups below it.
 fn hand_out(folder: &Path, controller: &str) -> Result<(), String> {
     let has = |file: &str| text_of(&folder.join(file)).is_some_and(|text| text.split_ascii_whitespace().any(|word| word == controller));
     if has("cgroup.subtree_control") {
@@ -315,7 +315,7 @@ fn hand_out(folder: &Path, controller: &str) -> Result<(), String> {
     })
 }
 
-/// A group of a pod. Dropped, its folders are removed, which the kernel allows once its last process is gone.
+/// A group of a pod. Drop removes its folders, which the kernel allows once the last process is gone.
 pub(in crate::pod) struct Group {
     folders: Vec<PathBuf>,
     memory: Option<Place>,
@@ -324,16 +324,18 @@ pub(in crate::pod) struct Group {
 }
 
 impl Group {
-    /// Moves a process with all its threads in; what it starts from then on is in as well.
+    /// Moves a process with all its threads into the group; processes that it starts later are in the group
+    /// as well.
     pub(in crate::pod) fn add(&self, pid: u32) -> io::Result<()> {
-        // To the kernel, nought is whoever writes: the host.
+        // To the kernel, 0 is the writing process: the host.
         if pid == 0 {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "0 is no process to put into a control group"));
         }
         self.folders.iter().try_for_each(|folder| write(&folder.join("cgroup.procs"), &pid.to_string()))
     }
 
-    /// How many of its processes the kernel killed because the group's memory was full. None: nobody counts.
+    /// How many processes of the group the kernel killed because the group's memory was full. `None`: not
+    /// counted.
     pub(in crate::pod) fn memory_events(&self) -> Option<u64> {
         let memory = self.memory.as_ref()?;
         let file = match memory.version {
@@ -344,8 +346,8 @@ impl Group {
         text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
     }
 
-    /// The most memory that it had at any time, in bytes, files in the page cache too. None: nobody counts
-    /// (v2 before Linux 5.19).
+    /// Peak memory of the group in bytes, including files in the page cache. `None`: not counted (v2 before
+    /// Linux 5.19).
     pub(in crate::pod) fn peak(&self) -> Option<u64> {
         let memory = self.memory.as_ref()?;
         let file = match memory.version {
@@ -355,8 +357,8 @@ impl Group {
         text_of(&memory.folder.join(file))?.parse().ok()
     }
 
-    /// Kills all that is in it, without a gap through which a new process could slip. False: this machine
-    /// cannot.
+    /// Kills all processes of the group at once, so that no new process can escape. Returns false if this
+    /// machine cannot do that.
     pub(in crate::pod) fn kill(&self) -> io::Result<bool> {
         match &self.end {
             Some(end) => write(&end.folder.join(END_FILE), "1").map(|()| true),
@@ -373,8 +375,8 @@ impl Drop for Group {
     }
 }
 
-/// Removes the folder of a group; whether it is gone. A process that was killed is in it until it is wholly
-/// gone, shortly after its parent heard of it.
+/// Removes the folder of a group; returns whether it is gone. A killed process stays in the group until it is
+/// completely gone, shortly after its parent was told of its end.
 fn remove(folder: &Path, kernel: Kernel) -> bool {
     for at in 1..=CGROUP_REMOVE_TRIES {
         match (kernel.remove)(folder) {
@@ -391,14 +393,14 @@ fn remove(folder: &Path, kernel: Kernel) -> bool {
     false
 }
 
-/// One folder's name that is nobody else's file (those have dots) and no way up.
+/// Whether this is the name of one folder: not a file of the kernel's (those have dots), and no way up.
 fn is_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= CGROUP_NAME_BYTES_MAX
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
 }
 
-/// One write, as the kernel wants it, into a file that is there: it makes these files, nobody else does.
+/// Writes once, as the kernel requires, to an existing file: only the kernel makes these files.
 fn write(path: &Path, value: &str) -> io::Result<()> {
     fs::OpenOptions::new().write(true).open(path)?.write_all(value.as_bytes())
 }
@@ -407,7 +409,7 @@ fn text_of(path: &Path) -> Option<String> {
     vitals::read(path, KERNEL_TEXT_BYTES_MAX).map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned())
 }
 
-/// What this machine lets us bound in the kernel; found out once.
+/// The control groups that this machine allows; determined once.
 pub(in crate::pod) fn cgroups() -> &'static Cgroups {
     static CGROUPS: OnceLock<Cgroups> = OnceLock::new();
     CGROUPS.get_or_init(Cgroups::find)

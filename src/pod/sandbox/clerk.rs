@@ -48,17 +48,17 @@ pub struct Clerk(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    /// The unpacked `keeper.py`, beside which the clerk's program lies.
+    /// The unpacked `keeper.py`; the clerk's program lies beside it.
     keeper: PathBuf,
     desk: Mutex<Desk>,
 }
 
 #[derive(Debug)]
 enum Desk {
-    /// None yet, or the last one ended.
+    /// None started yet, or the last one ended.
     Empty,
     Open(Connection),
-    /// There can be none here.
+    /// This machine cannot have one; says why.
     Never(String),
 }
 
@@ -78,7 +78,7 @@ enum Said {
 }
 
 impl Clerk {
-    /// Starts nothing. `without`: layers of the sandbox to take for unavailable.
+    /// Starts nothing. `without`: layers of the sandbox to treat as unavailable.
     pub fn new(keeper: &Path, without: &[String]) -> Clerk {
         let desk = match without.iter().any(|layer| layer == "namespaces") {
             true => Desk::Never("namespaces were made unavailable".to_owned()),
@@ -87,12 +87,13 @@ impl Clerk {
         Clerk(Arc::new(Shared { keeper: keeper.to_owned(), desk: Mutex::new(desk) }))
     }
 
-    /// What a pod gets of a file: its first `size` bytes to read, and no way to the file itself. Blocking.
+    /// A descriptor of a file for a pod: it reads the first `size` bytes, and gives no way to the file
+    /// itself. Blocking.
     ///
-    /// A small file is copied, because that costs less; so is one that cannot be lent. `python`: an
-    /// interpreter of the machine's own, which runs the clerk. `what` names the file, in faults.
+    /// A small file is copied, because that costs less; so is a file that cannot be lent. `python`: an
+    /// interpreter of the machine's own, which runs the clerk. `what` names the file in faults.
     ///
-    /// Errors: `io`; `too_large` for what cannot be lent and is too large to be copied.
+    /// Errors: `io`; `too_large` for a file that cannot be lent and is too large to be copied.
     pub fn lend(&self, python: &Path, file: &OpenFile, size: u64, what: &str) -> Result<OwnedFd, Fault> {
         let failed = |error: io::Error| Fault::io(format!("lending {what} to a pod"), &error);
         if size < LENT_BYTES_MIN {
@@ -100,7 +101,7 @@ impl Clerk {
         }
         if file.lent.get().is_none() {
             match self.ask(python, &file.file) {
-                // Whoever was faster has the same.
+                // If another thread was faster, its descriptor is the same.
                 Ok(lent) => drop(file.lent.set(lent)),
                 Err(why) if size <= LENT_COPY_BYTES_MAX => {
                     tracing::debug!("{what} is copied for a pod: {why}");
@@ -119,7 +120,7 @@ impl Clerk {
             }
         }
         let lent = file.lent.get().ok_or_else(|| failed(io::Error::other("it was lent and is gone")))?;
-        // Each pod has a place to read from, and locks, of its own.
+        // Each pod has its own read position and locks.
         read_only(lent).map_err(failed)
     }
 
@@ -151,13 +152,13 @@ impl Clerk {
             Desk::Empty => return Err("there is no clerk".to_owned()),
         };
         let lent = connection.ask(wanted.as_bytes()).unwrap_or_else(|error| {
-            // It ended, or somebody ended it: the next one is lent by another.
+            // The clerk ended or was killed: a new one lends the next file.
             *desk = Desk::Empty;
             Err(format!("the clerk gave no answer: {error}"))
         })?;
         drop(desk);
         let lent = File::from(lent);
-        // Not believed: it is this file, and nothing can be done by that descriptor but read.
+        // Not trusted: checks that it is this file, and that the descriptor can only read.
         let found = lent.metadata().map_err(text)?;
         let mount = rustix::fs::fstatvfs(&lent).map_err(|error| text(error.into()))?.f_flag;
         let mode = rustix::fs::fcntl_getfl(&lent).map_err(|error| text(error.into()))? & OFlags::ACCMODE;
@@ -176,7 +177,7 @@ enum Closed {
 }
 
 impl Connection {
-    /// Starts the process and waits until it says how that went.
+    /// Starts the process and waits until it reports success or failure.
     fn open(python: &Path, keeper: &Path) -> Result<Connection, Closed> {
         let made = || -> io::Result<(Connection, Said)> {
             let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
@@ -204,7 +205,7 @@ impl Connection {
         }
     }
 
-    /// What it lends, or why it does not. The outer error is of the conversation, which is over then.
+    /// The lent descriptor, or why it is refused. The outer error is of the conversation, which is then over.
     fn ask(&self, wanted: &[u8]) -> io::Result<Result<OwnedFd, String>> {
         send(&self.socket, wanted, SendFlags::NOSIGNAL)?;
         match self.hear()? {
@@ -233,7 +234,7 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        // It holds nothing that would have to be put in order.
+        // The clerk holds nothing that needs cleaning up.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -242,12 +243,12 @@ impl Drop for Connection {
 /// A name by which another process can open a file.
 struct Named {
     path: PathBuf,
-    /// It was given for this alone.
+    /// The name was made for this alone.
     ours: bool,
 }
 
 impl Named {
-    /// The name that it has; for a file without one (`O_TMPFILE`) one for as long as this lives.
+    /// The file's name; for a file without one (`O_TMPFILE`), a name that lasts as long as this value.
     fn find(file: &File, links: u64) -> io::Result<Named> {
         static LAST: AtomicU64 = AtomicU64::new(0);
         let by_number = format!("/proc/self/fd/{}", file.as_raw_fd());
@@ -265,13 +266,13 @@ impl Named {
 impl Drop for Named {
     fn drop(&mut self) {
         if self.ours {
-            // Nobody else knows the name.
+            // No other process knows the name.
             let _ = std::fs::remove_file(&self.path);
         }
     }
 }
 
-/// The first `size` bytes of a file in memory that nobody can change any more, to read alone.
+/// Copies the first `size` bytes of a file into sealed memory; returns a read-only descriptor.
 fn copied(file: &File, size: u64) -> io::Result<OwnedFd> {
     let memory = memory(size)?;
     let mut piece = vec![0; COPY_CHUNK_BYTES.min(size as usize)];
@@ -286,17 +287,17 @@ fn copied(file: &File, size: u64) -> io::Result<OwnedFd> {
     read_only(&memory)
 }
 
-/// Memory of that size, which may be sealed and is never run.
+/// Memory of `bytes` bytes that may be sealed and is never executed.
 pub(in crate::pod) fn memory(bytes: u64) -> io::Result<File> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    // A kernel before 6.3 knows no way to say that it is never run.
+    // Kernels before 6.3 have no flag that forbids execution.
     let made =
         rustix::fs::memfd_create("hob-blob", flags | MemfdFlags::NOEXEC_SEAL).or_else(|_| rustix::fs::memfd_create("hob-blob", flags))?;
     rustix::fs::ftruncate(&made, bytes)?;
     Ok(File::from(made))
 }
 
-/// The same file by a descriptor that can only read, with a place of its own.
+/// Another descriptor of the same file that can only read, with a position of its own.
 pub(in crate::pod) fn read_only(file: &File) -> io::Result<OwnedFd> {
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)

@@ -18,35 +18,35 @@ use crate::{
     pod::process::vitals,
 };
 
-/// What a pod with the permission `devices=gpu` is given.
+/// The files that a pod with the permission `devices=gpu` gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::pod) struct Gpu {
-    /// Device files, to be read and written.
+    /// Device files, to read and write.
     pub devices: Vec<PathBuf>,
-    /// Files and folders to be read, with all that is below. They are there.
+    /// Existing files and folders, to read with everything below them.
     pub read: Vec<PathBuf>,
 }
 
-/// What the driver of NVIDIA reads. The uvm folder lies beside the other one and is not part of it; the major
+/// Paths that NVIDIA's driver reads. The uvm folder is beside the driver's folder, not in it; the major
 /// numbers are in `devices`.
 const NVIDIA_READ: &[&str] =
     &["/proc/driver/nvidia", "/proc/driver/nvidia-uvm", "/proc/driver/nvidia-caps", "/proc/devices", "/usr/local/nvidia"];
 
-/// What those of render nodes read: from the device's number to its place on the bus, and where distributions
-/// keep their libraries when it is not below `/usr`.
+/// Paths that the drivers of render nodes read: they lead from the device's number to its place on the bus,
+/// and to the folder where distributions keep their libraries if not below `/usr`.
 const ALL_READ: &[&str] = &["/sys/devices", "/sys/class/drm", "/sys/dev/char", "/sys/bus/pci/devices", "/run/opengl-driver"];
 
-/// What ROCm reads.
+/// Paths that ROCm reads.
 const AMD_READ: &[&str] = &["/sys/class/kfd", "/sys/module/amdgpu"];
 
 impl Gpu {
-    /// Those of this machine. None: it has no GPU that a program can compute on.
+    /// The GPUs of this machine. `None`: it has no GPU that a program can compute on.
     pub(in crate::pod) fn find() -> Option<Gpu> {
         let is_device = |path: &Path| fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_char_device());
         Gpu::below(Path::new("/"), is_device)
     }
 
-    /// Those of the machine whose root folder is `root`; its paths are as seen from there.
+    /// The GPUs of the machine whose root folder is `root`; the paths are as seen from there.
     fn below(root: &Path, is_device: impl Fn(&Path) -> bool) -> Option<Gpu> {
         let machine = Machine { root, is_device };
         let nvidia = machine.files("/dev", |name| name.strip_prefix("nvidia").is_some_and(is_number));
@@ -55,8 +55,8 @@ impl Gpu {
         let mut read: BTreeSet<PathBuf> = machine.existing(ALL_READ).collect();
         let mut devices = BTreeSet::new();
         if !nvidia.is_empty() {
-            // Newer drivers open the tools' file with the other one, and take its absence for a broken
-            // machine.
+            // Newer drivers open the tools' file together with the uvm file, and treat its absence as a
+            // broken machine.
             devices.extend(machine.files("/dev", |name| ["nvidiactl", "nvidia-uvm", "nvidia-uvm-tools"].contains(&name)));
             let managing = machine.managing_capabilities();
             let computes = |name: &str| name.strip_prefix("nvidia-cap").is_some_and(|minor| is_number(minor) && !managing.contains(minor));
@@ -92,7 +92,7 @@ impl<F: Fn(&Path) -> bool> Machine<'_, F> {
         self.root.join(path.strip_prefix("/").unwrap_or(path))
     }
 
-    /// What lies in `folder` under a name that fits.
+    /// Entries of `folder` whose names fit.
     fn named(&self, folder: &str, fits: impl Fn(&str) -> bool) -> Vec<PathBuf> {
         let Ok(entries) = fs::read_dir(self.at(Path::new(folder))) else { return Vec::new() };
         let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
@@ -101,8 +101,7 @@ impl<F: Fn(&Path) -> bool> Machine<'_, F> {
 
     fn files(&self, folder: &str, fits: impl Fn(&str) -> bool) -> Vec<PathBuf> {
         let mut files = self.named(folder, fits);
-        // A plain file under a device's name is a mistake of whoever made `/dev`, and no reason to let it be
-        // written.
+        // A plain file under a device's name is a mistake in `/dev`, and must not become writable for a pod.
         files.retain(|path| (self.is_device)(&self.at(path)));
         files
     }
@@ -114,7 +113,7 @@ impl<F: Fn(&Path) -> bool> Machine<'_, F> {
     /// The minor numbers of NVIDIA's capabilities that let a program partition a GPU, or watch all of it.
     fn managing_capabilities(&self) -> BTreeSet<String> {
         let table = vitals::read(self.at(Path::new("/proc/driver/nvidia-caps/mig-minors")), KERNEL_TEXT_BYTES_MAX);
-        // Without the table nobody says which is which, but these two have always been the first.
+        // Without the table the numbers are unknown, but these two have always been the first.
         let Some(table) = table else { return ["1", "2"].map(str::to_owned).into() };
         let table = String::from_utf8_lossy(&table).into_owned();
         let lines = table.lines().filter_map(|line| line.rsplit_once(' '));
@@ -179,7 +178,7 @@ mod tests {
             "/usr/local/cuda-12.4",
         ];
         assert_eq!(read, wanted);
-        // The table of the driver says which capabilities are for managing, whatever their numbers are.
+        // The driver's table says which capabilities are for managing, whatever their numbers are.
         fs::create_dir_all(root.path().join("proc/driver/nvidia-caps")).unwrap();
         fs::write(root.path().join("proc/driver/nvidia-caps/mig-minors"), "config 21\nmonitor 1\ngpu0/gi0/access 2\n").unwrap();
         let (given, _) = found(&root).unwrap();
@@ -204,7 +203,7 @@ mod tests {
         for path in Gpu::find().map(|gpu| gpu.devices).unwrap_or_default() {
             assert!(fs::symlink_metadata(&path).unwrap().file_type().is_char_device(), "{path:?}");
         }
-        // The same look with another name for a device, on a machine that surely has that one.
+        // The same search for other device names, which every machine has.
         let is_device = |path: &Path| fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_char_device());
         let machine = Machine { root: Path::new("/"), is_device };
         assert_eq!(machine.files("/dev", |name| ["null", "shm", "fd"].contains(&name)), [PathBuf::from("/dev/null")]);

@@ -36,14 +36,14 @@ use ledger::Ledger;
 use proxy::{Patience, Proxy};
 use resolve::{Resolve, System};
 
-/// A pod's way out. Dropped, it ends: no connection of the pod is left, and no new one is taken.
+/// The network access of a pod. Drop ends all its connections and accepts no new one.
 pub(in crate::pod) struct Egress {
     ledger: Arc<Ledger>,
     _accepting: AbortOnDropHandle<()>,
 }
 
 impl Egress {
-    /// Serves what comes in at `listener`, a listening TCP socket of the pod's namespace, for the pods of
+    /// Serves the connections at `listener`, a listening TCP socket of the pod's namespace, for the pods of
     /// `recipe`.
     ///
     /// Errors: `listener` is something else, or there is no tokio runtime here.
@@ -59,7 +59,7 @@ impl Egress {
         patience: Patience,
     ) -> io::Result<Egress> {
         let runtime = tokio::runtime::Handle::try_current().map_err(io::Error::other)?;
-        // It came over a socket from the pod's side, so it is looked at before it is believed.
+        // The descriptor came over a socket from the pod's side, so it is checked before use.
         let is_tcp = matches!(sockopt::socket_domain(&listener)?, AddressFamily::INET | AddressFamily::INET6)
             && sockopt::socket_type(&listener)? == SocketType::STREAM;
         if !is_tcp || !sockopt::socket_acceptconn(&listener)? {
@@ -74,8 +74,7 @@ impl Egress {
         Ok(Egress { ledger, _accepting: AbortOnDropHandle::new(runtime.spawn(accept(listener, proxy))) })
     }
 
-    /// The last few refusals, the latest last, each once: for the fault of a call whose pod could not get
-    /// out.
+    /// The last few refusals, latest last, each once: for the fault of a call whose pod was refused.
     pub(in crate::pod) fn refusals(&self) -> Vec<String> {
         self.ledger.texts()
     }
@@ -86,13 +85,14 @@ impl Egress {
     }
 }
 
-/// Takes connections for as long as it is polled. They are tasks of this one's set, so that they end with it.
+/// Accepts connections for as long as it is polled. Its connections are tasks of its own set, so they end
+/// with it.
 async fn accept<R: Resolve>(listener: TcpListener, proxy: Arc<Proxy<R>>) {
     let room = Arc::new(Semaphore::new(EGRESS_CONNECTIONS_MAX));
     let (mut connections, mut is_short) = (JoinSet::new(), false);
     loop {
-        // The next connection waits in the kernel until one of these is over: a pod that opens thousands
-        // holds up itself.
+        // The next connection waits in the kernel until one of these ends: a pod that opens thousands only
+        // delays itself.
         let Ok(permit) = room.clone().acquire_owned().await else { return };
         let share = match proxy.holder.take(EGRESS_FILES) {
             Ok(share) => share,

@@ -1,5 +1,5 @@
-//! Checks whether the files that a pod was granted can be given now, and words what its caller is told if
-//! they cannot, or if a file was not granted.
+//! Checks whether the granted files of a pod can be given now, and words the faults for its caller: a granted
+//! file that cannot be given, or a file that was not granted.
 //!
 //! These are problems of the paths that an operator named. None of them is a missing sandbox layer, and a
 //! weaker sandbox would not solve any.
@@ -16,18 +16,18 @@ use crate::{
     pod::sandbox::paths::SCRATCH,
 };
 
-/// What the recipe asks for and was not given, by what is tried for want of it: the recipe and the
-/// permissions as commands take them, of which pods make the next step of a failure. None where all of it was
-/// given.
+/// The permissions that the recipe asks for and was not granted, by the act that fails without them. A pod
+/// builds the next step of a failure from them. Each is the recipe and the permissions as commands take them,
+/// or `None` if all were granted.
 #[derive(Default, Serialize)]
 pub struct Lacking {
     network: Option<String>,
     files: Option<String>,
     env: Option<String>,
-    /// Where it is not known what was tried.
+    /// For a failure whose act is unknown.
     any: Option<String>,
-    /// Of the files: the places, by which a file that is missing is known for one that was not given. A pod
-    /// has a `/tmp` of its own.
+    /// Paths of `files`: by them a pod tells a file that was not granted from a missing one. A pod has a
+    /// `/tmp` of its own.
     places: Vec<String>,
     variables: Vec<String>,
 }
@@ -59,10 +59,9 @@ impl Lacking {
     }
 }
 
-/// Looks at every granted path. `name`: of the recipe, for people; `word`: how its operator names it to
-/// commands.
+/// Checks every granted path. `name`: the recipe, for people; `word`: how its operator names it to commands.
 ///
-/// Errors: `invalid_config`, by the path.
+/// Errors: `invalid_config`, which names the path.
 pub fn check(name: &str, word: &str, granted: &Permissions) -> Result<(), Fault> {
     for (kind, path) in granted.read.iter().map(|path| ("read", path)).chain(granted.write.iter().map(|path| ("write", path))) {
         let path = path.as_path();
@@ -103,13 +102,13 @@ pub fn check(name: &str, word: &str, granted: &Permissions) -> Result<(), Fault>
     Ok(())
 }
 
-/// What the caller of a pod is told that found its grants to be no data, or not what they were a moment ago.
+/// The fault for the caller of a pod whose granted paths are not data, or have changed since the check.
 pub fn not_data(name: &str, why: &str) -> Fault {
     Fault::new(Code::InvalidConfig, format!("a pod of `{name}` was not started, because of what it was granted: {why}"))
         .hint(hint!["grant the folder below it that has the files, and take this one back with ", act::revoke(name, "KEY=VALUE")])
 }
 
-/// What is wrong, and where on the way to the path.
+/// What is wrong, and at which place on the way to the path.
 enum Wrong {
     Gone(PathBuf),
     Link(PathBuf, PathBuf),
@@ -118,7 +117,7 @@ enum Wrong {
     Unseen(PathBuf, io::Error),
 }
 
-/// From the top down, as the keeper opens it: no link is followed.
+/// Checks from the top down, as the keeper opens the path: no link is followed.
 fn look(path: &Path) -> Result<(), Wrong> {
     let mut places: Vec<&Path> = path.ancestors().collect();
     places.reverse();

@@ -1,7 +1,7 @@
-//! The plan of a pod's sandbox: what it may see, read, write and call. It is the first message that the pod
-//! gets.
+//! The plan of a pod's sandbox: what the pod may see, read, write and call. It is the first message that the
+//! pod gets.
 //!
-//! The host decides it from the recipe, from its operator's grants ([`Grants`]) and from what every pod needs
+//! The host makes it from the recipe, from its operator's grants ([`Grants`]) and from what every pod needs
 //! of a system. Python code carries it out (`hob_pod/confine.py`, `mounts.py`, `lockdown.py`). A pod has
 //! nothing that is not in its plan.
 
@@ -42,7 +42,7 @@ use crate::{
 /// Folders with the programs and libraries of a system.
 const PROGRAMS: &[&str] = &["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store"];
 
-/// What a pod reads of /proc beside itself: about the machine, not about other processes.
+/// Files of /proc that a pod reads besides its own: about the machine, not about other processes.
 const KERNEL: &[&str] = &[
     "/proc/cpuinfo",
     "/proc/meminfo",
@@ -57,13 +57,13 @@ const KERNEL: &[&str] = &[
 
 const DEVICES: &[&str] = &["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
 
-/// A file in the pod's root that no rule lets it read: what Landlock is tried on.
+/// A file in the pod's root that no rule allows it to read: the pod tests Landlock on it.
 const PLANTED: &str = "/.hob-planted";
 
-/// How the layer is named in what a pod says is missing.
+/// The name of this layer in a pod's list of missing layers.
 pub const NAMESPACES: &str = "namespaces";
 
-/// How a pod comes to be.
+/// How a pod's process is made.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum How {
     /// By a keeper, in the host's process namespace.
@@ -79,8 +79,8 @@ struct Plan<'a> {
     reduced: bool,
     without: &'a [String],
     gpu: bool,
-    /// Whether it is to have a `/proc` of its own where one can be had: not in place of one of the machine's
-    /// that was granted.
+    /// Whether the pod gets a `/proc` of its own if possible; it does not if the machine's `/proc`, or a
+    /// process in it, was granted.
     own_proc: bool,
     way_out: bool,
     ungranted: granted::Lacking,
@@ -95,9 +95,9 @@ struct Plan<'a> {
 struct View<'a> {
     base: &'a Path,
     read: Vec<PathBuf>,
-    /// What is mounted in the place of a path of `read`.
+    /// {path: other}: what is mounted in the place of a path of `read`.
     instead: BTreeMap<PathBuf, PathBuf>,
-    /// Where a pod without a root of its own finds the same.
+    /// {folder: other}: where a pod without a root of its own finds the content of that folder.
     elsewhere: BTreeMap<PathBuf, PathBuf>,
     write: Vec<PathBuf>,
     granted: Vec<PathBuf>,
@@ -108,7 +108,7 @@ struct View<'a> {
     data: Data,
 }
 
-/// How much of a granted folder is looked through for what is no data.
+/// Bounds of the search of a granted folder for what is not data.
 #[derive(Serialize)]
 struct Data {
     covered_max: u64,
@@ -138,7 +138,7 @@ struct Limits {
 }
 
 impl Limits {
-    /// Bounds of what the kernel counts for the host's user, or hands out from what that has.
+    /// Bounds on what the kernel counts for the host's user, or hands out from the host's share.
     fn shared() -> Limits {
         Limits {
             processes: 0,
@@ -152,9 +152,9 @@ impl Limits {
     }
 }
 
-/// Most descriptors of a process of a pod. The kernel lets a process send one to another as long as fewer are
-/// on their way for its user than it may have itself: with half of what the host may have, pods never use up
-/// what the host needs to start another.
+/// Most descriptors of a process of a pod. The kernel lets a process send a descriptor while fewer are in
+/// transit for its user than the process may have. Pods get half of what the host may have, so they never use
+/// up what the host needs to start another pod.
 fn descriptors() -> u64 {
     let host = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
     (host / 2).clamp(1, POD_DESCRIPTORS_MAX)
@@ -168,7 +168,7 @@ struct Proof<'a> {
     host: u32,
 }
 
-/// What is the same for all pods of this machine.
+/// The part of a plan that is the same for all pods of this machine.
 struct System {
     folders: Vec<PathBuf>,
     settings: Found,
@@ -176,7 +176,7 @@ struct System {
     kernel: Vec<PathBuf>,
     devices: Vec<PathBuf>,
     links: BTreeMap<PathBuf, PathBuf>,
-    /// For a pod, for one with a network, for a zygote.
+    /// For a pod, for a pod with a network, for a zygote.
     filters: Result<[Vec<String>; 3], String>,
 }
 
@@ -186,7 +186,7 @@ fn system() -> &'static System {
         let mut links = BTreeMap::new();
         let mut there = |paths: &[&str]| -> Vec<PathBuf> {
             let paths = paths.iter().map(PathBuf::from).filter(|path| path.exists());
-            // A link is made again as one: `/bin` is `/usr/bin` in the pod too.
+            // A link is recreated as a link: `/bin` is `/usr/bin` in the pod too.
             let (linked, real): (Vec<_>, Vec<_>) = paths.partition(|path| path.is_symlink());
             links.extend(
                 linked.into_iter().filter_map(|path| Some((fs::read_link(&path).ok()?, path))).map(|(target, path)| (path, target)),
@@ -208,19 +208,19 @@ impl System {
     }
 }
 
-/// Whom a plan is for.
+/// The process that a plan is for.
 struct Subject<'a> {
     name: String,
     recipe: Option<&'a Verified>,
-    /// What its code is read from.
+    /// The folder from which its code is read.
     folder: &'a Path,
-    /// What is there in its place.
+    /// The folder that is mounted in its place.
     seen: Option<&'a Path>,
-    /// Where its models are.
+    /// The folder of its models.
     models: Option<&'a Path>,
     cache: Option<&'a Path>,
     pod: Option<&'a PodSpec>,
-    /// What its processes are to stay below, where that is known.
+    /// The memory that its processes must stay below, in bytes, if known.
     memory: Option<u64>,
     grants: &'a Grants,
     program: &'a Program,
@@ -231,7 +231,7 @@ struct Subject<'a> {
 
 /// The first message to a pod, as JSON.
 ///
-/// Errors: `sandbox_unavailable` where there is no filter for this kind of processor, `invalid_config` for a
+/// Errors: `sandbox_unavailable` if there is no filter for this kind of processor, `invalid_config` for a
 /// granted path that cannot be given ([`granted::check`]).
 pub fn plan(spec: &Spec, how: How) -> Result<Vec<u8>, Fault> {
     let manifest = spec.recipe.manifest();
@@ -256,8 +256,8 @@ pub fn plan(spec: &Spec, how: How) -> Result<Vec<u8>, Fault> {
     plan_of(&subject, how)
 }
 
-/// The plan of a pod without a recipe, a model or a grant: what is tried to find out what this machine can
-/// do. `folder`: its scratch folder.
+/// The plan of a pod without recipe, model or grant, which tests what this machine can do. `folder`: its
+/// scratch folder.
 ///
 /// Errors: `sandbox_unavailable`.
 pub fn trial_plan(program: &Program, keeper: &Path, folder: &Path, without: &[String]) -> Result<Vec<u8>, Fault> {
@@ -279,8 +279,8 @@ pub fn trial_plan(program: &Program, keeper: &Path, folder: &Path, without: &[St
     plan_of(&subject, How::Started)
 }
 
-/// The plan of what compiles the sources in `packages`, the one folder of the machine that it can write to.
-/// `folder`: its scratch folder.
+/// The plan of the process that compiles the sources in `packages`, the only folder of the machine that it
+/// can write to. `folder`: its scratch folder.
 ///
 /// Errors: `sandbox_unavailable`.
 pub fn compiler_plan(program: &Program, keeper: &Path, folder: &Path, packages: &Path, without: &[String]) -> Result<Vec<u8>, Fault> {
@@ -339,7 +339,7 @@ fn plan_of(subject: &Subject, how: How) -> Result<Vec<u8>, Fault> {
         granted::check(&subject.name, &word(recipe), granted)?;
     }
 
-    // Its code is nothing that a pod may change, whatever was granted.
+    // A pod may never change its own code, whatever was granted.
     let is_own = |path: &&PathBuf| subject.seen.is_some() && path.starts_with(subject.folder);
     if let Some(path) = write.iter().filter(is_own).find(|path| !is_place(subject, path)) {
         let text = format!("`{}` was granted to write to {}, where files of the recipe itself are", subject.name, path.display());
@@ -358,20 +358,21 @@ fn plan_of(subject: &Subject, how: How) -> Result<Vec<u8>, Fault> {
         let drivers: Vec<PathBuf> = found.into_iter().flat_map(|gpu| gpu.read).collect();
         view_read.extend(drivers.iter().cloned());
         programs.extend(drivers);
-        // Drivers name their threads there; what else may be written to is Landlock's to say.
+        // Drivers name their threads there; Landlock decides what else may be written.
         view_read.retain(|path| path != Path::new("/proc"));
         view_write.push("/proc".into());
     }
-    // Not what lies below another: it is there with that one.
+    // Removes paths below another: they come with it.
     let mut view_read = outermost(view_read);
     if subject.seen.is_some() {
-        // Another folder is there in its place, and what lies in the recipe's own comes with nothing.
+        // Another folder is mounted in its place, so paths within the recipe's folder have to be added
+        // themselves.
         view_read.retain(|path| path != subject.folder);
         view_read.push(subject.folder.to_owned());
         view_read.extend(subject.models.filter(|models| models.starts_with(subject.folder)).map(Path::to_owned));
         view_read.extend(granted.read.iter().map(|path| path.as_path().to_owned()).filter(|path| is_place(subject, path)));
     }
-    // They are memory, so that none is larger than what the pod may have of it.
+    // These folders are memory: none is larger than the memory that the pod may have.
     let scratch_bytes = POD_SCRATCH_BYTES.min(memory_bytes(pod));
     let private = ["/tmp", "/dev/shm", SCRATCH].map(PathBuf::from).into_iter();
     read.extend(system.kernel.iter().cloned());
@@ -409,8 +410,8 @@ fn plan_of(subject: &Subject, how: How) -> Result<Vec<u8>, Fault> {
         filters: &filters[usize::from(network)],
         limits: Limits {
             processes: processes(pod),
-            // Above the limit that is watched, and below the machine's end: what is asked for at once fails
-            // at once.
+            // Above the limit that is watched, and below the machine's end, so that one excessive allocation
+            // fails at once.
             data_bytes: subject.memory.map_or(0, |bytes| bytes.saturating_add(bytes / 4).saturating_add(256 << 20)),
             file_bytes: scratch_bytes,
             nice: pod.map_or(0, |pod| pod.nice),
@@ -422,7 +423,7 @@ fn plan_of(subject: &Subject, how: How) -> Result<Vec<u8>, Fault> {
             folder: subject.program.site_packages.as_deref().unwrap_or(subject.folder),
             host: match how {
                 How::Started => std::process::id(),
-                // The init of its family: other processes of the host have no number there.
+                // The init of its family: the host's other processes have no number in that namespace.
                 How::Forked => 1,
             },
         },
@@ -437,10 +438,10 @@ fn plan_of(subject: &Subject, how: How) -> Result<Vec<u8>, Fault> {
 }
 
 /// The two plans of a family whose folder is `base`, as JSON: what its init builds for the zygote, and what
-/// the zygote is confined by.
+/// confines the zygote.
 ///
-/// The zygote sees the environment and the system, nothing of a recipe. Its rules hold for its pods too, each
-/// of which adds its own.
+/// The zygote sees the environment and the system, and nothing of a recipe. Its rules apply to its pods too,
+/// and each pod adds its own.
 ///
 /// Errors: `sandbox_unavailable`.
 pub fn family_plans(program: &Program, keeper: &Path, base: &Path, without: &[String]) -> Result<[Vec<u8>; 2], Fault> {
@@ -493,14 +494,14 @@ pub fn family_plans(program: &Program, keeper: &Path, base: &Path, without: &[St
     Ok([bytes("family")?, bytes("zygote")?])
 }
 
-/// Made-up files of a pod's root.
+/// The made-up files of a pod's root.
 fn files() -> BTreeMap<&'static str, String> {
     let mut files = settings::made(SCRATCH);
     files.insert(PLANTED, "no rule allows this to be read\n".to_owned());
     files
 }
 
-/// Most memory of a pod with all its processes, in bytes.
+/// Most memory of a pod, with all its processes, in bytes.
 pub fn memory_bytes(pod: Option<&PodSpec>) -> u64 {
     pod.and_then(|pod| pod.memory_bytes).unwrap_or_else(|| {
         static MACHINE: OnceLock<u64> = OnceLock::new();
@@ -513,14 +514,14 @@ pub fn processes(pod: Option<&PodSpec>) -> u64 {
     pod.and_then(|pod| pod.processes).unwrap_or(POD_PROCESSES_DEFAULT)
 }
 
-/// The folder that many levels above a path; none where that would be the root.
+/// The folder `levels` above a path; `None` if that is the root.
 fn above(path: &Path, levels: usize) -> Option<PathBuf> {
     let folder = path.ancestors().nth(levels)?;
     (folder.components().count() > 1).then(|| folder.to_owned())
 }
 
-/// Whether a granted path lies in the recipe folder and has nothing that is packed in it, so that it is there
-/// as it lies on the disk.
+/// Whether a granted path lies in the recipe folder and holds no packed file, so that it is mounted as it
+/// lies on the disk.
 fn is_place(subject: &Subject, path: &Path) -> bool {
     let Some((seen, inner)) = subject.seen.zip(path.strip_prefix(subject.folder).ok()) else { return false };
     let place = seen.join(inner);
@@ -530,23 +531,23 @@ fn is_place(subject: &Subject, path: &Path) -> bool {
     }
 }
 
-/// Where a pod without a root of its own has the files of its recipe: where their copies are. But what was
-/// granted within a recipe folder would not be beside them there, so that a pod which has such finds the
-/// folder as it lies on the disk.
+/// The folder in which a pod without a root of its own finds the files of its recipe: the folder of their
+/// copies. A pod that was granted a path within the recipe folder gets the folder on the disk instead,
+/// because the granted files are not beside the copies.
 pub fn folder_without_root<'a>(recipe: &'a Verified, granted: &Permissions) -> &'a Path {
     let folder = recipe.folder();
     let is_within = granted.read.iter().chain(&granted.write).any(|path| path.as_path().starts_with(folder));
     recipe.seen().filter(|_| !is_within).unwrap_or(folder)
 }
 
-/// Whether a path is all of `/proc`, or of a process in it.
+/// Whether a path is all of `/proc`, or a process in it.
 fn shows_processes(path: &Path) -> bool {
     let of_process = |name: &std::ffi::OsStr| name.as_encoded_bytes().iter().all(u8::is_ascii_digit);
     let proc = Path::new("/proc");
     proc.starts_with(path) || path.strip_prefix(proc).is_ok_and(|inner| inner.iter().next().is_some_and(of_process))
 }
 
-/// Without what lies below another of them, each once.
+/// Sorts the paths and removes duplicates, and paths that lie below another.
 fn outermost(mut paths: Vec<PathBuf>) -> Vec<PathBuf> {
     paths.sort();
     paths.dedup();
@@ -568,7 +569,7 @@ mod tests {
         let paths = ["/usr/local", "/usr", "/a/b", "/usr", "/usr-x", "/a"].map(PathBuf::from).to_vec();
         assert_eq!(outermost(paths), ["/a", "/usr", "/usr-x"].map(PathBuf::from));
         assert_eq!(above(Path::new("/opt/python/bin/python3"), 2), Some("/opt/python".into()));
-        // An interpreter at the top does not give the whole machine.
+        // An interpreter at the top must not give the pod the whole machine.
         assert_eq!(above(Path::new("/bin/python3"), 2), None);
     }
 

@@ -3,14 +3,14 @@
 
 use crate::model::{Code, Fault, Verified, act, exhausted_in, hint};
 
-/// What is named in place of a layer when there is no more of what layers are made of.
+/// Stands in place of a layer's name if the machine ran out of a resource that layers need.
 pub const RAN_OUT: &str = "machine";
 
-/// What a pod that could not be confined tells its caller.
+/// The fault of a pod that could not be confined.
 pub fn unavailable(recipe: &Verified, layer: &str, why: &str) -> Fault {
     let name = &recipe.manifest().name;
     if layer == RAN_OUT {
-        // To let go of a layer would not help, and would be the wrong advice.
+        // Giving up a layer would not help, so the hint must not advise it.
         return ran_out(recipe, exhausted_in(why).as_ref(), why);
     }
     let hint = hint![
@@ -24,7 +24,7 @@ pub fn unavailable(recipe: &Verified, layer: &str, why: &str) -> Fault {
         .with("layer", layer)
 }
 
-/// What a pod tells its caller for which the machine had too little, in whose words.
+/// The fault of a pod for which the machine had too few resources. `why`: the words of the failure.
 pub fn ran_out(recipe: &Verified, error: Option<&std::io::Error>, why: &str) -> Fault {
     let what = format!("a pod of `{}` had to end, because this machine has run out of something", recipe.manifest().name);
     match error {

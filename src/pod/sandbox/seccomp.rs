@@ -18,7 +18,7 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_process_madvise,
     libc::SYS_pidfd_getfd,
     libc::SYS_kcmp,
-    // Around the walls.
+    // Around the sandbox's walls.
     libc::SYS_mount,
     libc::SYS_umount2,
     libc::SYS_pivot_root,
@@ -35,8 +35,8 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_open_by_handle_at,
     libc::SYS_name_to_handle_at,
     libc::SYS_fanotify_init,
-    // Counted for the whole of the host's user, a hundred or so: a namespace of users has a count of its own,
-    // but that is added to its maker's.
+    // Counted for the whole of the host's user, a hundred or so: a user namespace has a count of its own,
+    // which is also added to its maker's.
     libc::SYS_inotify_init1,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_inotify_init,
@@ -44,14 +44,15 @@ const REFUSED: &[libc::c_long] = &[
     QUOTACTL_FD,
     OPEN_TREE_ATTR,
     libc::SYS_process_mrelease,
-    // Large parts of the kernel that were broken again and again, and that no model needs.
+    // Large parts of the kernel that had many vulnerabilities, and that no model needs.
     libc::SYS_bpf,
     libc::SYS_perf_event_open,
     libc::SYS_userfaultfd,
     libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
-    // Counted for the whole machine, 65,536 of them: whoever asked for all leaves none to any user's program.
+    // Counted for the whole machine, 65,536 of them: a program that takes all leaves none to any user's
+    // program.
     libc::SYS_io_setup,
     libc::SYS_add_key,
     libc::SYS_request_key,
@@ -73,9 +74,9 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_clock_adjtime,
     libc::SYS_adjtimex,
     libc::SYS_vhangup,
-    // Memory that nobody else sees, and so nobody counts. One byte of a large page in a pipe keeps all of the
-    // page; what is shared by number is there without anybody who has it, in a namespace whose sums nobody
-    // outside can read.
+    // Memory that no other process sees, so that nothing counts it. One byte of a large page in a pipe keeps
+    // the whole page. System V objects stay without any process that holds them, in a namespace whose sums
+    // cannot be read from outside.
     libc::SYS_memfd_secret,
     libc::SYS_vmsplice,
     libc::SYS_shmget,
@@ -92,7 +93,7 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_modify_ldt,
 ];
 
-/// Queues that whoever knows their name has in common: pods of one zygote share the namespace of these.
+/// Queues that every process that knows their name shares: the pods of one zygote share their namespace.
 const SHARED_BY_NAME: &[libc::c_long] = &[libc::SYS_mq_open];
 
 /// Newer than the crate's list, and the same on every architecture.
@@ -100,11 +101,11 @@ const QUOTACTL_FD: libc::c_long = 443;
 const FCHMODAT2: libc::c_long = 452;
 const OPEN_TREE_ATTR: libc::c_long = 467;
 
-/// Bits of a mode that have a file run as its owner or its group, whoever runs it: what a pod writes to a
-/// granted folder is its user's, and other users of the machine may reach it.
+/// Mode bits with which a file runs as its owner or its group, whichever user runs it. A file that a pod
+/// writes to a granted folder belongs to the pod's user, and other users of the machine may reach it.
 const SET_IDS: [libc::c_int; 2] = [libc::S_ISUID as libc::c_int, libc::S_ISGID as libc::c_int];
 
-/// Refused where the mode in that argument has one of [`SET_IDS`].
+/// Refused if the mode in that argument has one of [`SET_IDS`].
 const OF_A_MODE: &[(libc::c_long, u8)] = &[
     (libc::SYS_fchmod, 1),
     (libc::SYS_fchmodat, 2),
@@ -118,19 +119,19 @@ const OF_A_MODE: &[(libc::c_long, u8)] = &[
     (libc::SYS_mknod, 1),
 ];
 
-/// The same where the flags before it say that a file is made: else the mode is whatever was left there. With
-/// the place of the flags.
+/// The same if the flags before the mode say that a file is made; otherwise the mode argument is arbitrary.
+/// The number is the position of the flags.
 const OF_A_MADE_FILE: &[(libc::c_long, u8)] = &[
     (libc::SYS_openat, 2),
     #[cfg(target_arch = "x86_64")]
     (libc::SYS_open, 1),
 ];
 
-/// Flags that make a file; the second is `O_TMPFILE` without what it shares with others.
+/// Flags that make a file; the second is `O_TMPFILE` without the bits that it shares with others.
 const MAKES: [libc::c_int; 2] = [libc::O_CREAT, libc::O_TMPFILE & !libc::O_DIRECTORY];
 
-/// Refused where they are for another process than the caller's own, which is 0: who has the same user may do
-/// this to any, the host included. With the place of the argument that says which.
+/// Refused for any process but the caller's own, which is 0: a process of the same user may do this to any
+/// other, the host included. The number is the position of the argument that names the process.
 const OF_OTHERS: &[(libc::c_long, u8)] = &[
     (libc::SYS_prlimit64, 0),
     (libc::SYS_setpriority, 1),
@@ -142,17 +143,18 @@ const OF_OTHERS: &[(libc::c_long, u8)] = &[
     (libc::SYS_move_pages, 0),
 ];
 
-/// Calls among those whose first argument says what the other one names: only a process may be named, because
-/// 0 is the caller's whole group as a group, and as a user every process of the machine that has its user.
-/// With the number that means a process.
+/// Calls of `OF_OTHERS` whose first argument says what the other one names. Only a process may be named: 0 as
+/// a group is the caller's whole group, and 0 as a user is every process of the caller's user on the machine.
+/// The number means a process.
 const OF_A_KIND: &[(libc::c_long, libc::c_int)] = &[(libc::SYS_setpriority, libc::PRIO_PROCESS as libc::c_int), (libc::SYS_ioprio_set, 1)];
 
-/// The number of no error: said to be done, and not done. On which cores another thread runs is a wish, which
-/// numeric libraries have of their own threads and some of which end at a refusal; by its number a thread may
-/// be anybody's. Of the caller itself (0) it is done.
+/// The error number that means no error: the call reports success and does nothing. The cores of another
+/// thread are a wish: numeric libraries set them for their own threads, and some of them end if that is
+/// refused. A thread's number may name any thread, so the call is skipped for others; for the caller itself
+/// (0) it is done.
 const DONE: libc::c_int = 0;
 
-/// Any of the new namespaces, as flags of `clone`.
+/// All flags of `clone` for new namespaces.
 const CLONE_NEW: &[libc::c_int] = &[
     libc::CLONE_NEWNS,
     libc::CLONE_NEWCGROUP,
@@ -163,16 +165,17 @@ const CLONE_NEW: &[libc::c_int] = &[
     libc::CLONE_NEWNET,
 ];
 
-/// Kinds of internet sockets that are not TCP. The kind's low four bits count, the rest are flags.
-const NOT_STREAM: &[libc::c_int] = &[libc::SOCK_DGRAM, libc::SOCK_RAW, libc::SOCK_RDM, libc::SOCK_SEQPACKET, libc::SOCK_DCCP, 10]; // 10: SOCK_PACKET, deprecated but there
+/// Kinds of internet sockets that are not TCP. The low four bits of the kind count, the rest are flags.
+// 10: SOCK_PACKET, deprecated
+const NOT_STREAM: &[libc::c_int] = &[libc::SOCK_DGRAM, libc::SOCK_RAW, libc::SOCK_RDM, libc::SOCK_SEQPACKET, libc::SOCK_DCCP, 10];
 
-/// Whose calls they are.
+/// The process that makes the calls.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Who {
     Pod,
-    /// It may have TCP sockets.
+    /// May have TCP sockets.
     PodWithNetwork,
-    /// It may enter the roots of pods, each of which has its programs as well and adds those of a pod on top.
+    /// May enter the roots of pods. Each pod has its zygote's programs as well, and adds those of a pod.
     Zygote,
 }
 
@@ -191,14 +194,14 @@ pub fn programs(who: Who) -> Result<Vec<Vec<u8>>, String> {
         let masked = |argument, mask: libc::c_int, value| is(argument, Is::MaskedEq(mask as u32 as u64), value);
         let clone = CLONE_NEW.iter().map(|flag| SeccompRule::new(vec![masked(0, *flag, *flag)?])).collect::<Result<_, _>>()?;
         refused.insert(libc::SYS_clone, clone);
-        // Putting characters into the terminal of whoever started the host.
+        // These put characters into the terminal from which the host was started.
         let typing = [libc::TIOCSTI, libc::TIOCLINUX].map(|request| SeccompRule::new(vec![is(1, Is::Eq, request as libc::c_int)?]));
         refused.insert(libc::SYS_ioctl, typing.into_iter().collect::<Result<_, _>>()?);
-        // Leases and notices on files that others use: who has the file's user may take them on what it can
-        // only read.
+        // Leases and notices on files that others use: a process of the file's user may take them on a file
+        // that it can only read.
         let on_others = [libc::F_SETLEASE, libc::F_NOTIFY].map(|command| SeccompRule::new(vec![is(1, Is::Eq, command)?]));
         refused.insert(libc::SYS_fcntl, on_others.into_iter().collect::<Result<_, _>>()?);
-        // Asking which one it is (all ones) is harmless, as is the ordinary one.
+        // Asking for the current one (all ones) is harmless, as is the ordinary one.
         let persona = SeccompRule::new(vec![is(0, Is::Ne, -1)?, is(0, Is::Ne, 0)?])?;
         refused.insert(libc::SYS_personality, vec![persona]);
         for (number, argument) in OF_OTHERS {
@@ -216,23 +219,23 @@ pub fn programs(who: Who) -> Result<Vec<Vec<u8>>, String> {
             let rules = pairs.map(|(flag, bit)| SeccompRule::new(vec![masked(*flags, flag, flag)?, masked(flags + 1, bit, bit)?]));
             refused.insert(*number, rules.collect::<Result<_, _>>()?);
         }
-        // Pages that the machine's administrator set aside, for somebody else: no bound of a pod counts them.
+        // Pages that the machine's administrator reserved for other programs; no bound of a pod counts them.
         refused.insert(libc::SYS_mmap, vec![SeccompRule::new(vec![masked(3, libc::MAP_HUGETLB, libc::MAP_HUGETLB)?])?]);
         let huge = libc::MFD_HUGETLB as libc::c_int;
         refused.insert(libc::SYS_memfd_create, vec![SeccompRule::new(vec![masked(1, huge, huge)?])?]);
         refused.insert(libc::SYS_socketpair, vec![SeccompRule::new(vec![is(0, Is::Ne, libc::AF_UNIX)?])?]);
         refused.insert(libc::SYS_socket, sockets(who == Who::PodWithNetwork, &is, &masked)?);
-        // Who looks at what a pod holds (memory without control groups) must be able to.
+        // The host must be able to inspect what a pod holds (memory without control groups).
         refused.insert(libc::SYS_prctl, vec![SeccompRule::new(vec![is(0, Is::Eq, libc::PR_SET_DUMPABLE)?])?]);
-        // Larger buffers of sockets are a wish that the kernel need not grant; it is not granted, and that is
-        // no error.
+        // Larger socket buffers are a wish that the kernel need not grant; it is not granted, and the call
+        // reports no error.
         let sizes = [libc::SO_SNDBUF, libc::SO_RCVBUF, libc::SO_SNDBUFFORCE, libc::SO_RCVBUFFORCE];
         let sizes = sizes.map(|option| SeccompRule::new(vec![is(1, Is::Eq, libc::SOL_SOCKET)?, is(2, Is::Eq, option)?]));
         let cores = vec![SeccompRule::new(vec![is(0, Is::Ne, 0)?])?];
         let wishes =
             BTreeMap::from([(libc::SYS_setsockopt, sizes.into_iter().collect::<Result<_, _>>()?), (libc::SYS_sched_setaffinity, cores)]);
-        // Flags and modes of these lie in memory, where no filter looks: as on a kernel without them, callers
-        // use `clone` and `openat`. A zygote opens granted folders for its pods.
+        // Flags and modes of these lie in memory, which no filter reads. As on a kernel without these calls,
+        // callers use `clone` and `openat` instead. A zygote opens granted folders for its pods.
         let mut unknown = BTreeMap::from([(libc::SYS_clone3, Vec::new()), (libc::SYS_openat2, Vec::new())]);
         if who == Who::Zygote {
             unknown.remove(&libc::SYS_openat2);
@@ -250,7 +253,7 @@ pub fn programs(who: Who) -> Result<Vec<Vec<u8>>, String> {
     Ok(programs.iter().map(|program| program.iter().flat_map(bytes).collect()).collect())
 }
 
-/// Sockets that are refused: all but local ones, and TCP if `network`.
+/// Refused sockets: all but local ones, and TCP if `network`.
 fn sockets(
     network: bool,
     is: &impl Fn(u8, Is, libc::c_int) -> Result<SeccompCondition, seccompiler::BackendError>,
@@ -262,7 +265,7 @@ fn sockets(
     let others = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6].map(|family| is(0, Is::Ne, family));
     let mut rules = vec![SeccompRule::new(others.into_iter().collect::<Result<_, _>>()?)?];
     for family in [libc::AF_INET, libc::AF_INET6] {
-        // Other protocols of the same kind (MPTCP, SMC) are not what Landlock looks at.
+        // Landlock does not check other protocols of the same kind (MPTCP, SMC).
         rules.push(SeccompRule::new(vec![is(0, Is::Eq, family)?, is(2, Is::Ne, 0)?, is(2, Is::Ne, libc::IPPROTO_TCP)?])?);
         for kind in NOT_STREAM {
             rules.push(SeccompRule::new(vec![is(0, Is::Eq, family)?, masked(1, 0xf, *kind)?])?);
@@ -271,7 +274,7 @@ fn sockets(
     Ok(rules)
 }
 
-/// The second set of numbers for the same calls (x32) would pass by every rule above.
+/// The second set of numbers for the same calls (x32) would bypass every rule above.
 fn other_numbers() -> BpfProgram {
     const LOAD: u16 = 0x20;
     const JUMP_IF_AT_LEAST: u16 = 0x35;
@@ -285,7 +288,7 @@ fn other_numbers() -> BpfProgram {
     ]
 }
 
-/// One instruction as the kernel reads it.
+/// One instruction, in the kernel's layout.
 fn bytes(step: &seccompiler::sock_filter) -> [u8; 8] {
     let mut bytes = [0; 8];
     bytes[..2].copy_from_slice(&step.code.to_ne_bytes());
@@ -302,7 +305,7 @@ mod tests {
     fn programs_are_within_what_the_kernel_takes() {
         for who in [Who::Pod, Who::PodWithNetwork, Who::Zygote] {
             for program in programs(who).unwrap() {
-                // BPF_MAXINSNS; what they do is tried by hostile pods.
+                // BPF_MAXINSNS; hostile pods test what the programs do.
                 assert!(program.len() % 8 == 0 && program.len() / 8 <= 4096, "{}", program.len());
             }
         }

@@ -15,10 +15,10 @@ use std::{
 
 use crate::model::limits::SETTINGS_ENTRIES_MAX;
 
-/// A file or folder, and who reads it. A `*` at the end stands for any rest of its name.
+/// A path of a file or folder, and who reads it. A `*` at the end stands for any rest of the name.
 pub(in crate::pod) type Setting = (&'static str, &'static str);
 
-/// What every pod is given, where the machine has it.
+/// The settings that every pod gets, if the machine has them.
 #[rustfmt::skip] // a table
 pub(in crate::pod) const SETTINGS: &[Setting] = &[
     ("/etc/ld.so.cache", "the loader: where libraries lie"),
@@ -46,7 +46,7 @@ pub(in crate::pod) const SETTINGS: &[Setting] = &[
     ("/etc/glvnd", "OpenGL and EGL: the same"),
 ];
 
-/// Whom to trust on the network: what a pod with a network is given besides.
+/// The authorities to trust on the network, which a pod with a network gets in addition.
 #[rustfmt::skip]
 pub(in crate::pod) const CERTIFICATES: &[Setting] = &[
     ("/etc/ssl", "OpenSSL: certificates and settings"),
@@ -56,15 +56,14 @@ pub(in crate::pod) const CERTIFICATES: &[Setting] = &[
     ("/etc/crypto-policies", "settings that those of OpenSSL lead to on Fedora"),
 ];
 
-/// Files of a pod's root that are made up, the same on every machine but for the numbers of its user. `home`:
-/// the pod's scratch folder.
+/// The made-up files of a pod's root. They are the same on every machine, apart from the numbers of its user.
+/// `home`: the pod's scratch folder.
 ///
-/// Not given at all: `resolv.conf` (names are looked up by the host), `machine-id`, whatever has users or
-/// passwords.
+/// Never given: `resolv.conf` (the host looks up names), `machine-id`, and files with users or passwords.
 pub(in crate::pod) fn made(home: &str) -> BTreeMap<&'static str, String> {
     let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    // Files of the system belong to root, or to nobody where the pod is in a user namespace. The first line
-    // of a number counts.
+    // Files of the system belong to root, or to nobody if the pod is in a user namespace. The first line with
+    // a number counts.
     let accounts = |own: String, root: &str, nobody: &str| format!("{own}\n{root}\n{nobody}\n");
     BTreeMap::from([
         (
@@ -76,7 +75,7 @@ pub(in crate::pod) fn made(home: &str) -> BTreeMap<&'static str, String> {
             ),
         ),
         ("/etc/group", accounts(format!("pod:x:{group}:"), "root:x:0:", "nogroup:x:65534:")),
-        // The machine's own may send every look at a user or a name to services that no pod reaches.
+        // The machine's own file may send every lookup of a user or a name to services that no pod reaches.
         (
             "/etc/nsswitch.conf",
             ["passwd", "group", "shadow", "services", "protocols", "networks", "ethers", "rpc"]
@@ -88,16 +87,17 @@ pub(in crate::pod) fn made(home: &str) -> BTreeMap<&'static str, String> {
     ])
 }
 
-/// What of a list this machine has, as it is mounted and linked.
+/// The part of a list that this machine has, as it is mounted and linked.
 #[derive(Debug, Default, PartialEq)]
 pub(in crate::pod) struct Found {
-    /// To be mounted under the same name.
+    /// Mounted under the same name.
     pub paths: Vec<PathBuf>,
-    /// To be made again as links: {path: target}.
+    /// Recreated as links: {path: target}.
     pub links: BTreeMap<PathBuf, PathBuf>,
 }
 
-/// What of `settings` is there. `visible`: folders that every pod has, into which a link may lead as it is.
+/// Finds the entries of `settings` that exist. `visible`: folders that every pod has; a link into one stays a
+/// link.
 pub(in crate::pod) fn find(settings: &[Setting], visible: &[PathBuf]) -> Found {
     let mut found = Found::default();
     let mut left = SETTINGS_ENTRIES_MAX;
@@ -106,7 +106,7 @@ pub(in crate::pod) fn find(settings: &[Setting], visible: &[PathBuf]) -> Found {
         let leads_into_what_is_there = visible.iter().any(|folder| real.starts_with(folder));
         match fs::read_link(&path) {
             Ok(target) if leads_into_what_is_there => drop(found.links.insert(path, target)),
-            // What a link leads to elsewhere is mounted in its place, if there is nothing within that needs
+            // The target of a link to elsewhere is mounted in the link's place, if nothing within needs
             // another name.
             Ok(_) => {
                 if is_open(&real, &mut left).is_some_and(|parts| parts == Found { paths: vec![real], ..Found::default() }) {
@@ -124,7 +124,7 @@ pub(in crate::pod) fn find(settings: &[Setting], visible: &[PathBuf]) -> Found {
     found
 }
 
-/// The paths that a pattern is for.
+/// The paths that match a pattern.
 fn named(pattern: &str) -> Vec<PathBuf> {
     let Some(start) = pattern.strip_suffix('*') else { return vec![pattern.into()] };
     let (folder, start) = start.rsplit_once('/').unwrap_or(("", start));
@@ -135,8 +135,8 @@ fn named(pattern: &str) -> Vec<PathBuf> {
     found
 }
 
-/// What of `path` everybody may read: itself if that is all of it, else its parts. None where `left` entries
-/// are not enough to say so.
+/// The parts of `path` that everybody may read: the path itself if all of it may be read, else its parts.
+/// `None` if `left` entries are not enough to decide.
 fn is_open(path: &Path, left: &mut usize) -> Option<Found> {
     let only = |path: &Path| Found { paths: vec![path.to_owned()], ..Found::default() };
     *left = left.checked_sub(1)?;

@@ -1,11 +1,13 @@
 //! The chunks of a stream between its pod and its caller.
 //!
-//! This module counts what a caller has not taken. While nobody else waits for the pod, the pod's credit
-//! bounds what it may send. When others wait, the driver gives credit on the caller's behalf
+//! This module counts the chunks that a caller has not taken. While no other ask waits for the pod, the pod's
+//! credit bounds what it may send. When others wait, the driver gives credit on the caller's behalf
 //! ([`Outlet::lend`]), and chunks are kept: in memory, then on the disk (`spill.rs`), within bounds in bytes.
 //!
 //! ```text
-//!   caller <-- front <-- disk <-- back <-- pod        `back` is in use only while something is on the disk, or on its way there or back
+//!   caller <-- front <-- disk <-- back <-- pod
+//!
+//!   `back` is in use only while chunks are on the disk, or on their way there or back
 //! ```
 //!
 //! The disk is read and written by a job of its own, one at a time for each stream; no caller and no driver
@@ -54,7 +56,7 @@ struct Stream {
     changed: Notify,
 }
 
-/// The chunks that were given and not taken.
+/// The chunks that the pod gave and the caller has not taken.
 #[derive(Default)]
 struct Kept {
     /// The spools of this host; `None` before the first chunk.
@@ -71,9 +73,9 @@ struct Kept {
     /// Bytes of the chunks in memory.
     memory: u64,
     weight: u32,
-    /// How much of `weight`, its oldest part, the pod already has credit for.
+    /// The part of `weight`, the oldest one, for which the pod already has credit.
     lent: u32,
-    /// How much of `lent` the driver must still tell the pod.
+    /// The part of `lent` of which the driver must still tell the pod.
     granted: u32,
     /// Number of chunks that were taken since the beginning.
     taken: u64,
@@ -83,14 +85,14 @@ struct Kept {
     lost: Option<Fault>,
     /// No more chunks come.
     is_closed: bool,
-    /// Nobody takes chunks any more.
+    /// The caller is gone.
     is_gone: bool,
 }
 
 type Wake = Box<dyn FnOnce() + Send>;
 
 impl Kept {
-    /// More is in memory, or less.
+    /// Counts bytes that came into memory, and bytes that left it.
     fn in_memory(&mut self, more: u64, less: u64) {
         self.memory = self.memory + more - less;
         if let Some(spools) = &self.spools {
@@ -103,7 +105,7 @@ impl Kept {
         self.is_busy || self.spill.is_some() || !self.back.is_empty()
     }
 
-    /// Nothing is between `front` and `back` any more, where that is so; gives the file that was.
+    /// If no chunk is left between `front` and `back`, joins the two; returns the file, which is then unused.
     fn settle(&mut self) -> Option<Spill> {
         if self.is_busy || self.spill.as_ref().is_some_and(|spill| !spill.is_empty()) {
             return None;
@@ -112,7 +114,8 @@ impl Kept {
         self.spill.take()
     }
 
-    /// The newest chunks in memory for which the pod has no credit: in which row, and from which index on.
+    /// The newest chunks in memory for which the pod has no credit: whether they are in `back`, and the index
+    /// of the first.
     fn unlent(&self) -> (bool, usize) {
         let in_back = self.is_spilled();
         let row = if in_back { &self.back } else { &self.front };
@@ -151,7 +154,7 @@ impl Stream {
             let mut kept = stream.kept();
             kept.is_busy = false;
             if kept.is_gone {
-                // Not under the lock: blobs that are let go of tell their pod.
+                // Not under the lock: dropping blobs notifies their pod.
                 drop(kept);
                 return drop(done);
             }
@@ -168,7 +171,7 @@ impl Stream {
         });
     }
 
-    /// Writes that row to the disk, behind what is there.
+    /// Writes that row of chunks to the disk, behind those that are there.
     fn write(self: &Arc<Self>, kept: &mut Kept, row: Vec<Payload>, space: Space, folder: &Path, bytes: u64) {
         let (spill, folder) = (kept.spill.take(), folder.to_owned());
         let work = move || {
@@ -180,7 +183,7 @@ impl Stream {
                 Ok(mut spill) => match spill.write(&row, bytes) {
                     Ok(()) => {
                         let memory = row.iter().map(memory_bytes).sum();
-                        // Here, where letting go of blobs disturbs nobody.
+                        // Dropped here, where dropping blobs delays no caller.
                         drop(row);
                         (Some(spill), Ok(memory))
                     }
@@ -227,7 +230,7 @@ impl Stream {
 }
 
 impl Outlet {
-    /// `spools`: those of its host, the same for all chunks.
+    /// Adds a chunk. `spools`: those of the host, the same for all chunks.
     pub fn give(&self, payload: Payload, spools: &Arc<Spools>) {
         let mut kept = self.0.kept();
         if kept.is_gone {
@@ -278,8 +281,8 @@ impl Outlet {
         if let Some((fault, _)) = kept.refused.as_ref().filter(|(_, taken)| *taken == kept.taken) {
             return Lent::Full(Some(fault.clone()));
         }
-        // What is behind something on the disk goes there in order, though there may be credit for the first
-        // of it.
+        // Chunks behind chunks on the disk go there in order, even if the pod has credit for the first of
+        // them.
         let from = if in_back { 0 } else { from };
         let bytes = row.range(from..).map(disk_bytes).fold(0, u64::saturating_add);
         let space = kept.space.get_or_insert_with(|| Space::new(spools)).clone();
@@ -298,7 +301,7 @@ impl Outlet {
         std::mem::take(&mut self.0.kept().granted)
     }
 
-    /// How many chunks its caller took.
+    /// Number of chunks that the caller took.
     pub fn taken(&self) -> u64 {
         self.0.kept().taken
     }
@@ -383,13 +386,13 @@ mod tests {
         Payload { json: "x".repeat(bytes), ..Payload::default() }
     }
 
-    /// On the disk: so many MiB for each stream, and half as much again for all.
+    /// Spools on the disk: `mib` MiB for each stream, and half as much again for all.
     fn spools(mib: u64) -> Arc<Spools> {
         let (stream_disk, disk) = (mib * 1024 * KIB, mib * 1536 * KIB);
         Arc::new(Spools::bounded(Bounds { stream_memory: 100 * KIB, memory: 150 * KIB, stream_disk, disk }))
     }
 
-    /// Lends until the disk has nothing to do; what was lent, and whether no more is.
+    /// Lends until the disk has nothing to do; returns the weight that was lent, and whether no more is lent.
     async fn lend(outlet: &Outlet, folder: &Path) -> (u32, Option<Option<Fault>>) {
         let mut weight = 0;
         loop {
@@ -405,7 +408,7 @@ mod tests {
         }
     }
 
-    /// Space goes back where nobody waits for it.
+    /// Waits until the space is free again, which is not awaited elsewhere.
     async fn given_back(spools: &Spools) {
         for _ in 0..500 {
             if (spools.disk(), spools.memory.load(Ordering::Relaxed)) == (0, 0) {
@@ -434,8 +437,8 @@ mod tests {
         assert_eq!(spools.memory.load(Ordering::Relaxed), 0);
     }
 
-    /// Chunks with blobs of all sizes, taken now and then, kept in all three places: the same, in order, and
-    /// each credited once.
+    /// Chunks with blobs of all sizes, taken at various times and kept in all three places: they come back
+    /// the same, in order, and each is credited once.
     #[tokio::test]
     async fn what_goes_by_the_disk_comes_back_the_same_and_leaves_nothing_there() {
         let (folder, spools) = (tempfile::tempdir().unwrap(), spools(64));
@@ -468,7 +471,7 @@ mod tests {
         }
         assert_eq!((given, credit), (48, 0));
         assert!(on_disk > 2048 * KIB, "{on_disk}");
-        // Large blobs are where they were, the chunks around them gone.
+        // Large blobs stay where they were; the chunks around them are gone.
         assert!(held.iter().any(|(blob, _)| blob.store().is_some()) && spools.disk() > 0);
         for (blob, wanted) in &held {
             assert_eq!((&blob.name, &blob.media_type), (&wanted.name, &wanted.media_type));
@@ -501,7 +504,8 @@ mod tests {
         assert!((130..=145).contains(&of_one), "{of_one} chunks of 60 KiB in 100 KiB and 8 MiB");
         let of_all = fill(&second).await;
         assert!((60..=75).contains(&of_all), "{of_all} chunks of 60 KiB in what is left of 12 MiB");
-        // Whoever is gone makes room for others; what is taken, for the stream itself.
+        // A stream that is dropped makes room for others; a chunk that is taken makes room for its own
+        // stream.
         drop(other);
         for _ in 0..30 {
             inlet.take().await.unwrap().unwrap();
@@ -527,7 +531,7 @@ mod tests {
         for n in 1..5 {
             assert_eq!(inlet.take().await.unwrap().unwrap().0.json.len(), (60 << 10) + n);
         }
-        // One that goes while the disk is at work leaves nothing either.
+        // A stream that is dropped while its disk job runs leaves nothing either.
         (0..5).for_each(|_| outlet.give(chunk(60 << 10), &spools));
         assert!(matches!(outlet.lend(folder.path(), || {}), Lent::Later));
         drop(inlet);

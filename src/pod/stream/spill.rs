@@ -35,7 +35,7 @@ use crate::{
     pod::wire::messages::Payload,
 };
 
-/// What all streams of one host keep for slow callers, and the bounds on it.
+/// The chunks that all streams of one host keep for slow callers, and their bounds.
 #[derive(Debug)]
 pub struct Spools {
     /// Bytes in memory.
@@ -45,7 +45,7 @@ pub struct Spools {
     pub(in crate::pod) at_once: Arc<Semaphore>,
 }
 
-/// Each in bytes: of one stream, of all; in memory, on the disk.
+/// Bounds in bytes: of one stream, of all; in memory, on the disk.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::pod) struct Bounds {
     pub stream_memory: u64,
@@ -88,7 +88,7 @@ impl Space {
         Space { spools: spools.clone(), stream: Arc::default() }
     }
 
-    /// Takes so many bytes, if that many are free.
+    /// Takes `bytes` bytes if that many are free; returns whether it did.
     pub fn take(&self, bytes: u64) -> bool {
         let Bounds { stream_disk, disk, .. } = self.spools.bounds;
         let takes = |count: &AtomicU64, most: u64| {
@@ -120,14 +120,14 @@ pub(in crate::pod) fn memory_bytes(payload: &Payload) -> u64 {
 /// The most bytes that a chunk takes on the disk.
 pub(in crate::pod) fn disk_bytes(payload: &Payload) -> u64 {
     let texts = |blob: &Blob| (blob.name.len() + blob.media_type.len()) as u64;
-    // A large one may begin and end in the middle of a block.
+    // A large blob may begin and end in the middle of a block.
     let blobs = payload.blobs.iter().map(|blob| BLOB_HEAD_BYTES + texts(blob) + 2 * SPILL_BLOCK_BYTES + blob.size());
     blobs.fold(HEAD_BYTES + payload.json.len() as u64, u64::saturating_add)
 }
 
-/// The size of the JSON, the number of blobs.
+/// Size of the JSON, number of blobs.
 const HEAD_BYTES: u64 = 16;
-/// The sizes of its name, its media type, its bytes.
+/// Sizes of a blob's name, media type and bytes.
 const BLOB_HEAD_BYTES: u64 = 24;
 
 fn is_large(bytes: u64) -> bool {
@@ -144,7 +144,7 @@ pub(in crate::pod) struct Spill {
 }
 
 impl Spill {
-    /// An empty one on the disk of `folder`.
+    /// An empty spill on the disk of `folder`.
     ///
     /// Errors: `io`, `disk_full`.
     pub fn create(folder: &Path, space: Space) -> Result<Spill, Fault> {
@@ -164,7 +164,7 @@ impl Spill {
         self.hidden.used.fetch_add(taken, Ordering::Relaxed);
         let mut out = BufWriter::with_capacity(COPY_CHUNK_BYTES, At { file: self.hidden.file(), at: self.end });
         let written = chunks.iter().try_for_each(|chunk| put(chunk, &mut out)).and_then(|()| out.flush());
-        // Not written again as it goes.
+        // Without the buffer, which must not be flushed again when it is dropped.
         let (At { at: end, .. }, _) = out.into_parts();
         match written {
             Ok(()) => {
@@ -173,7 +173,7 @@ impl Spill {
                 Ok(())
             }
             Err(error) => {
-                // What came to the disk all the same is taken from it.
+                // Removes the part that reached the disk before the failure.
                 let _ = self.hidden.file().set_len(self.end);
                 self.hidden.forget(taken);
                 Err(failed("writing", &error))
@@ -311,7 +311,7 @@ fn get(from: &mut BufReader<At>, hidden: &Arc<Hidden>, at: u64) -> io::Result<(P
             continue;
         }
         let at = end.next_multiple_of(SPILL_BLOCK_BYTES);
-        // What is between belongs to it.
+        // The space between them belongs to the section.
         let section = Section { hidden: hidden.clone(), from: end, at, bytes: size };
         end = section.end();
         made.push(Blob::stored(name, media_type, Arc::new(section)));
@@ -336,7 +336,8 @@ impl Hidden {
     /// Gives this part of the file back to the disk. A part that cannot be given back this way is freed with
     /// the file, and counts until then.
     fn give_back(&self, from: u64, to: u64) {
-        // With what is before it in its block, which was read: a large blob that is held ends with its block.
+        // Includes the earlier part of its first block, which was read: a large blob that is held ends with
+        // its block.
         let start = from / SPILL_BLOCK_BYTES * SPILL_BLOCK_BYTES;
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         if from < to && rustix::fs::fallocate(self.file(), flags, start, to - start).is_ok() {
@@ -344,7 +345,7 @@ impl Hidden {
         }
     }
 
-    /// Counts so many bytes less.
+    /// Subtracts `bytes` from the space that counts.
     fn forget(&self, bytes: u64) {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
         self.space.give_back(bytes);

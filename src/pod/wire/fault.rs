@@ -7,21 +7,21 @@ use serde_json::{Value, value::RawValue};
 
 use crate::model::{Code, Fault, Hint, limits::FAULT_DETAIL_BYTES_MAX};
 
-/// A fault in a pod's words.
+/// A fault as the pod words it.
 #[derive(Deserialize)]
 pub struct FaultWire<'a> {
     code: String,
     message: String,
     #[serde(default)]
     hint: Option<String>,
-    /// The same in parts, of which each door words those that are actions. Pods of older Hobs have none.
+    /// The hint in parts; each door words the parts that are actions. Pods of older Hobs send none.
     #[serde(default, borrow)]
     hint_parts: Option<&'a RawValue>,
     #[serde(default, borrow)]
     detail: Option<&'a RawValue>,
 }
 
-/// Codes that a pod may use of itself; a pod cannot claim that the repository was tampered with.
+/// Codes that a pod may send; a pod cannot claim that the repository was tampered with.
 const POD_CODES: &[Code] = &[
     Code::InvalidInput,
     Code::InvalidJson,
@@ -39,9 +39,9 @@ const POD_CODES: &[Code] = &[
     Code::Cancelled,
 ];
 
-/// What is told of it.
+/// The fault that the host reports for it.
 pub fn fault(wire: FaultWire) -> Fault {
-    // A value may take a hundred times the memory of its text.
+    // A parsed value may take a hundred times the memory of its text.
     let detail = match wire.detail.map(RawValue::get) {
         None => Value::Null,
         Some(text) if text.len() > FAULT_DETAIL_BYTES_MAX => serde_json::json!({ "detail_dropped_bytes": text.len() }),

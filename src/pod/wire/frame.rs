@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::model::limits::FRAME_SKIP_BYTES_MAX;
 
-/// Bytes of a header.
+/// Size of a header, in bytes.
 pub const HEADER_BYTES: usize = 16;
 
 /// One frame as received.
@@ -42,11 +42,12 @@ pub fn encode<'a>(out: &mut BytesMut, ask: u64, json: &[u8], tail: impl Iterator
     tail.for_each(|part| out.extend_from_slice(part));
 }
 
-/// Writes the object `head` with one more entry, whose value `put` writes. A document's text was checked when
-/// it came, and may be megabytes: it is inserted as it is, so that the pod's task does not parse it again.
+/// Writes the object `head` with one more entry, whose value `put` writes. The text of a document was checked
+/// on arrival and may have megabytes: it is inserted unchanged, so that the pod's task does not parse it
+/// again.
 pub fn put_around(json: &mut Vec<u8>, head: &impl Serialize, key: &str, put: impl FnOnce(&mut Vec<u8>)) {
     serde_json::to_writer(&mut *json, head).expect("strings and numbers become JSON");
-    // No head is empty.
+    // `head` always has an entry.
     json.pop();
     json.extend_from_slice(format!(",\"{key}\":").as_bytes());
     put(json);
@@ -82,7 +83,7 @@ impl Decoder {
         &mut self.buffer
     }
 
-    /// Whether the stream is inside a frame; an end here is a broken frame.
+    /// Whether the stream is inside a frame; if it ends here, the frame is broken.
     pub fn is_mid_frame(&self) -> bool {
         !self.buffer.is_empty() || self.skipping.is_some()
     }

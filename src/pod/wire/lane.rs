@@ -33,7 +33,7 @@ pub struct Lane {
     /// Descriptors, each group with the position in `out` of the byte with which it travels.
     descriptors: VecDeque<(usize, Vec<OwnedFd>)>,
     closed: bool,
-    /// The most bytes of `out` that are asks: the host sends these by itself, and bounds them where it takes
+    /// The most bytes of `out` that are asks: the host sends asks unprompted, and bounds them where it takes
     /// work.
     asks: usize,
     /// The other side no longer reads.
@@ -76,15 +76,15 @@ impl Lane {
         &mut self.out
     }
 
-    /// Adds an ask, or another message of that size that the pod did not cause.
+    /// Adds an ask, or another message of that size that no message of the pod caused.
     pub fn put_ask(&mut self, put: impl FnOnce(&mut BytesMut)) {
         let before = self.out.len();
         put(&mut self.out);
         self.asks += self.out.len() - before;
     }
 
-    /// Whether so much waits that the host stops reading until the other side reads: everything but the asks
-    /// answers its messages.
+    /// Whether so many bytes wait that the host stops reading until the other side reads: all waiting
+    /// messages but the asks answer messages of the other side.
     pub fn is_backed_up(&self) -> bool {
         self.out.len() - self.asks > LANE_WAITING_BYTES_MAX || self.descriptors.len() > LANE_WAITING_DESCRIPTORS_MAX
     }
@@ -118,7 +118,7 @@ impl Lane {
         self.decoder.is_mid_frame()
     }
 
-    /// The descriptor travels with the next byte that is put into [`Lane::out`].
+    /// Adds a descriptor, which travels with the next byte that is put into [`Lane::out`].
     pub fn attach(&mut self, descriptor: OwnedFd) {
         match self.descriptors.back_mut() {
             Some((at, group)) if *at == self.out.len() => group.push(descriptor),
@@ -153,8 +153,8 @@ impl Lane {
         }
     }
 
-    /// The waiting bytes cannot be sent: the other side is gone, or this machine lacks resources, which ends
-    /// the pod too.
+    /// Called if the waiting bytes cannot be sent: the other side is gone, or this machine lacks resources,
+    /// which ends the pod too.
     fn lost(&mut self, error: std::io::Error) {
         self.out.clear();
         self.descriptors.clear();
@@ -180,7 +180,7 @@ impl Lane {
         Ok(sent)
     }
 
-    /// The next frame that is there already, or that the socket can give without waiting.
+    /// The next frame that has arrived, or that the socket can give without waiting.
     pub fn read(&mut self) -> Read {
         loop {
             match self.decoder.next() {
@@ -202,9 +202,9 @@ impl Lane {
         }
     }
 
-    /// One read into the decoder's space, by a poll: unlike `try_read`, that takes a short read for the end
-    /// of what is there and spares the host a read that finds nothing. Without a budget, since nothing here
-    /// would be woken to go on.
+    /// Reads once into the decoder's space, by a poll. Unlike `try_read`, a poll treats a short read as the
+    /// end of the data, which spares the host a further read that finds nothing. There is no budget, because
+    /// nothing would wake this task to go on.
     fn receive(&mut self) -> Poll<std::io::Result<usize>> {
         let read = pin!(unconstrained(self.stream.read_buf(self.decoder.space())));
         read.poll(&mut Context::from_waker(Waker::noop()))

@@ -27,7 +27,8 @@ use crate::{
 /// The protocol version that this host speaks.
 pub const PROTOCOL: u32 = 1;
 
-/// What a pod is told to be. The parts are one flat object on the wire.
+/// The first message to a pod: which recipe it runs, and with which bounds. The parts are one flat object on
+/// the wire.
 #[derive(Debug, Serialize)]
 pub struct Start<'a> {
     pub protocol: u32,
@@ -38,7 +39,7 @@ pub struct Start<'a> {
     pub recipe: RecipeWire<'a>,
     #[serde(flatten)]
     pub paths: PathsWire<'a>,
-    /// Units that run at a time.
+    /// Most units that run at the same time.
     pub concurrency: u32,
     /// A file of the recipe's folder to run between `load` and `ready`.
     pub warm_up: Option<&'a str>,
@@ -47,18 +48,18 @@ pub struct Start<'a> {
     pub glue: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session: Option<SessionWire<'a>>,
-    /// None for a pod whose libraries keep nothing.
+    /// `None` for a pod whose libraries keep nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache: Option<CacheWire<'a>>,
 }
 
-/// How much goes over the lanes at once.
+/// Bounds on what the lanes carry at once.
 #[derive(Debug, Serialize)]
 pub struct BoundsWire {
     pub frame_bytes_max: usize,
     /// A blob above this size goes in a region, if the pod has the feature.
     pub blob_frame_bytes_max: usize,
-    /// Chunks that the pod may send of an ask before it is given more, if it has the feature.
+    /// Chunks of an ask that the pod may send before it gets more credit, if it has the feature.
     pub chunk_credit: u32,
 }
 
@@ -73,11 +74,11 @@ pub struct RecipeWire<'a> {
     pub entry: &'a str,
 }
 
-/// Where a pod finds what is not its recipe's, as it sees it within its sandbox.
+/// Paths of everything that is not part of the recipe, as the pod sees them within its sandbox.
 #[derive(Debug, Serialize)]
 pub struct PathsWire<'a> {
     pub site_packages: Option<&'a str>,
-    /// The interpreter that it is to take itself for.
+    /// The interpreter that the pod treats as its own.
     pub python: &'a str,
     pub scratch: &'a str,
     /// The path of each model by its name, below `models_folder`.
@@ -85,20 +86,20 @@ pub struct PathsWire<'a> {
     pub models_folder: Option<&'a str>,
 }
 
-/// What becomes of a pod's cache folder.
+/// What happens to a pod's cache folder.
 #[derive(Debug, Serialize)]
 pub struct CacheWire<'a> {
-    /// A folder that it begins with a copy of.
+    /// The folder whose copy is the initial content.
     pub from: Option<&'a str>,
-    /// It says `caches` once something is in it.
+    /// The pod sends `caches` once something is in it.
     pub tells: bool,
-    /// It answers the operation [`GIVE_CACHE`].
+    /// The pod answers the operation [`GIVE_CACHE`].
     pub gives: bool,
     pub bytes_max: u64,
     pub files_max: usize,
 }
 
-/// What a pod is asked for the content of its cache. No operation of a recipe can have this name.
+/// The operation that asks a pod for the content of its cache. No operation of a recipe can have this name.
 pub const GIVE_CACHE: &str = "hob:cache";
 
 /// The session that a pod belongs to.
@@ -107,11 +108,11 @@ pub struct SessionWire<'a> {
     pub name: &'a str,
     pub piece_bytes_max: usize,
     pub checkpoint_bytes_max: u64,
-    /// What it begins with; its bytes are in the second descriptor that comes with `start`.
+    /// The state to begin with; its bytes are in the second descriptor that comes with `start`.
     pub restore: Option<RestoreWire>,
 }
 
-/// See [`SessionWire`].
+/// The checkpoint that a session's pod begins with: see [`SessionWire`].
 #[derive(Debug, Serialize)]
 pub struct RestoreWire {
     pub number: u64,
@@ -125,7 +126,7 @@ pub struct OperationWire {
     pub streaming: bool,
     /// Whether its asks come as batches.
     pub batch: bool,
-    /// Whether the manifest says which blobs it takes, and that there are some.
+    /// Whether the manifest declares blobs that the operation takes.
     pub blobs: bool,
 }
 
@@ -133,22 +134,22 @@ pub struct OperationWire {
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Control<'a> {
-    /// To one that is confined, before it has said `hello`: its environment. The keeper's part of it reads
-    /// this, no code of the recipe's.
+    /// The environment of a confined pod, sent before its `hello`. The keeper's part of the pod reads it, not
+    /// the recipe's code.
     Variables {
         variables: BTreeMap<&'a str, String>,
     },
     Start(Box<Start<'a>>),
-    /// The first time; then on the data lane, as `unload`.
+    /// The first `load` comes on the control lane; later ones on the data lane, as `unload` does.
     Load {
         /// The value of the recipe's lever, if it has one.
         #[serde(skip_serializing_if = "Option::is_none")]
         lever: Option<&'a LeverValue>,
-        /// The one that it is to use.
+        /// The GPU that the pod must use.
         #[serde(skip_serializing_if = "Option::is_none")]
         gpu: Option<GpuWire<'a>>,
     },
-    /// On the data lane: let go of the models.
+    /// On the data lane: unload the models.
     Unload,
     Ping {
         seq: u64,
@@ -160,11 +161,11 @@ pub enum Control<'a> {
     Checkpoint {
         seq: u64,
     },
-    /// On the data lane: give it now, unless it was given since.
+    /// On the data lane: send the checkpoint now, unless one was sent since.
     Give {
         seq: u64,
     },
-    /// What became of a piece: `number` with the last one.
+    /// The result of a piece; with the last piece, `number` is that of the checkpoint.
     Kept {
         number: Option<u64>,
         fault: Option<&'a str>,
@@ -173,25 +174,25 @@ pub enum Control<'a> {
     Close,
     Drain,
     Exit,
-    /// Shared memory; its descriptor comes along. `write`: for results.
+    /// Shared memory; its descriptor comes with the message. `write`: for results.
     Region {
         region: u64,
         bytes: u64,
         write: bool,
     },
-    /// Room that was asked for and is refused.
+    /// The requested room is refused.
     NoRoom {
         why: &'a str,
     },
-    /// A result was read: its region is the pod's again.
+    /// A result was read: the pod may use its region again.
     Free {
         region: u64,
     },
-    /// That region is not used any more.
+    /// That region is no longer used.
     Forget {
         region: u64,
     },
-    /// So many chunks of that ask were taken.
+    /// So many chunks of that ask were read.
     Credit {
         ask: u64,
         chunks: u32,
@@ -229,8 +230,7 @@ struct AskWire<'a> {
     blobs: Vec<BlobWire<'a>>,
 }
 
-/// The JSON of an ask. `input` is the text of a document; each blob stands beside the region that it is in,
-/// if it is in one.
+/// The JSON of an ask. `input` is the text of a document; a blob in a region stands beside that region.
 pub fn ask<'a>(
     incarnation: &str,
     digest: &str,
@@ -295,31 +295,32 @@ pub fn control(message: &Control) -> Vec<u8> {
     serde_json::to_vec(message).expect("strings and numbers become JSON")
 }
 
-/// JSON text and blobs, as a pod gave them.
+/// JSON text and blobs, as a pod sent them.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Payload {
     pub json: String,
     pub blobs: Vec<Blob>,
-    /// Blobs that are still to be found in regions, each with its place among `blobs`.
+    /// Blobs that are still to be read from regions, each with its index in `blobs`.
     pub regions: Vec<(usize, InRegion)>,
 }
 
 impl Payload {
-    /// What it counts as a chunk: large ones are several, so that what is on its way is bounded in bytes as
-    /// well.
+    /// The number of chunks that it counts as. A large chunk counts as several, so that credit bounds the
+    /// bytes in transit as well.
     pub fn weight(&self) -> u32 {
         let blobs = self.blobs.iter().map(Blob::size).chain(self.regions.iter().map(|(_, blob)| blob.bytes));
         weight(blobs.fold(self.json.len() as u64, u64::saturating_add))
     }
 }
 
-/// See [`Payload::weight`]; `bytes`: of its data and its blobs. At most half of the credit, so that there is
-/// always enough for one, however little was told to be taken. The runner counts the same.
+/// See [`Payload::weight`]; `bytes`: of its data and its blobs. The result is at most half of the credit, so
+/// that there is always enough credit for one chunk, even if the host has confirmed few. The runner computes
+/// the same.
 pub fn weight(bytes: u64) -> u32 {
     (1 + bytes / CHUNK_WEIGHT_BYTES).min(u64::from(CHUNK_CREDIT / 2)) as u32
 }
 
-/// A blob that a pod says to be in a region.
+/// A blob that a pod reports in a region.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InRegion {
     pub name: String,
@@ -328,16 +329,16 @@ pub struct InRegion {
     pub region: u64,
 }
 
-/// Anything that a pod may say, on either lane.
+/// Any message of a pod, on either lane.
 #[derive(Debug, Clone, PartialEq)]
 pub enum FromPod {
-    /// The sandbox is around it. `missing`: what its operator let it do without. `way_out`: the keeper's
-    /// descriptor of its proxy.
+    /// The sandbox is complete. `missing`: the layers that its operator let it do without. `way_out`: the
+    /// keeper's descriptor of its proxy.
     Confined {
         missing: Vec<String>,
         way_out: Option<i32>,
     },
-    /// The sandbox could not be put around it.
+    /// The sandbox could not be built.
     Refused {
         layer: String,
         why: String,
@@ -348,7 +349,7 @@ pub enum FromPod {
         pid: u32,
         runtime: String,
     },
-    /// `unloads`: it can let go of its models and stay.
+    /// `unloads`: the pod can unload its models and stay alive.
     Started {
         unloads: bool,
     },
@@ -366,15 +367,15 @@ pub enum FromPod {
         message: String,
     },
     Checkpoint(Checkpoint),
-    /// It wants room for a result of so many bytes.
+    /// The pod needs room for a result of so many bytes.
     Room {
         bytes: u64,
     },
-    /// It is done with those regions of asks, which may be used again.
+    /// The pod no longer uses those regions of asks; they may be used again.
     Back {
         regions: Vec<u64>,
     },
-    /// It keeps those regions, or has let go of them for good: they are not to be used again.
+    /// The pod keeps those regions, or has closed them for good: they must not be used again.
     Dropped {
         regions: Vec<u64>,
     },
@@ -387,7 +388,7 @@ pub enum FromPod {
         ask: u64,
         payload: Payload,
     },
-    /// `whole_batch`: not this item failed but the batch that it was in.
+    /// `whole_batch`: the whole batch failed, not this item alone.
     Answer {
         ask: u64,
         incarnation: String,
@@ -396,7 +397,7 @@ pub enum FromPod {
     },
 }
 
-/// What a pod of a session says of its state.
+/// What a pod of a session reports about its state.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Checkpoint {
     Piece {
@@ -404,15 +405,16 @@ pub enum Checkpoint {
         last: bool,
         json: bool,
     },
-    /// There is none, or it could not be had.
+    /// There is none, or it could not be made.
     None(Option<Fault>),
     Closed,
 }
 
-/// What a message has that belongs to an ask, and what several kinds of messages have; which fields are
-/// wanted depends on `type`.
+/// The fields of a message that belongs to an ask, and the fields that several kinds of messages have; `type`
+/// decides which are required.
 ///
-/// One flat struct instead of a tagged enum, because serde buffers those and then cannot borrow raw JSON.
+/// One flat struct instead of a tagged enum, because serde buffers tagged enums and then cannot borrow raw
+/// JSON.
 #[derive(Deserialize)]
 struct Said<'a> {
     #[serde(borrow)]
@@ -435,8 +437,8 @@ struct Said<'a> {
     blobs: Vec<BlobWire<'a>>,
 }
 
-/// What a message has that a pod says of itself. Such messages are rare and short: their text is read a
-/// second time for this.
+/// The fields of a message in which a pod reports about itself. Such messages are rare and short, so their
+/// text is parsed a second time for this.
 #[derive(Default, Deserialize)]
 struct OfItself {
     #[serde(default)]
@@ -471,7 +473,8 @@ struct OfItself {
     regions: Option<Vec<u64>>,
 }
 
-/// A list of at most so many: what a frame holds of short ones is many times its size once they are read.
+/// Reads a list of at most `MOST` entries: a frame full of short entries needs many times its size once
+/// parsed.
 fn few<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MOST: usize>(deserializer: D) -> Result<Vec<T>, D::Error> {
     struct Few<T, const MOST: usize>(PhantomData<T>);
     impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for Few<T, MOST> {
@@ -497,13 +500,13 @@ fn some_few<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MOST: usize>(d
     few::<_, _, MOST>(deserializer).map(Some)
 }
 
-/// A field that is there, be it `null`: Python's `return None` is an answer too.
+/// A field that is present, even as `null`: Python's `return None` is an answer too.
 fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 impl FromPod {
-    /// Reads a frame. The error says what is wrong with it, for a `protocol_violation`.
+    /// Parses a frame. The error says what is wrong with it, for a `protocol_violation`.
     pub fn parse(frame: &Frame) -> Result<FromPod, String> {
         let text = std::str::from_utf8(&frame.json).map_err(|error| format!("a frame that is not UTF-8: {error}"))?;
         let wrong = |error: serde_json::Error| format!("a frame that is not a message: {error}");
@@ -573,10 +576,10 @@ impl FromPod {
     }
 }
 
-/// The blobs of a frame's tail, and those that are elsewhere.
+/// The blobs of a frame's tail, and those in regions.
 type Cut = (Vec<Blob>, Vec<(usize, InRegion)>);
 
-/// The bytes by themselves, where they would keep much more of their frame in memory than they are.
+/// Copies the bytes if they would keep much more memory of their frame than they need.
 fn piece(bytes: Bytes, frame_bytes: usize) -> Bytes {
     match bytes.len() < frame_bytes / 4 || bytes.len() < BLOB_COPY_BYTES_MAX {
         true => Bytes::copy_from_slice(&bytes),

@@ -33,7 +33,7 @@ fn decode(decoder: &mut Decoder, bytes: &[u8], piece: usize) -> Result<Vec<Decod
     Ok(all)
 }
 
-/// A decoded message in the words of the vectors, as far as those say.
+/// Asserts that a decoded message has all that the vector's message states.
 fn assert_says(parsed: &FromPod, message: &Value, name: &str) {
     let json = |text: &str| serde_json::from_str::<Value>(text).unwrap();
     match parsed {
@@ -112,7 +112,7 @@ fn good_frames_decode_to_what_they_say() {
                 assert_says(&message, &vector["message"], name);
                 parsed.insert(kind.to_owned());
             }
-            // What only a host says is a violation from a pod.
+            // A message that only a host sends is a violation if a pod sends it.
             Err(_) if !from_pods.contains(&kind) => {}
             other => panic!("{name}: {other:?}"),
         }
@@ -136,7 +136,7 @@ fn bad_frames_come_to_the_end_that_the_file_names() {
         match vector["outcome"].as_str().unwrap() {
             "incomplete" => assert!(decoded == Ok(vec![]) && decoder.is_mid_frame(), "{name}: {decoded:?}"),
             "violation" => assert!(message.is_err(), "{name}: {message:?}"),
-            // Raw JSON is not looked into on the wire; as a document it is refused.
+            // The wire does not look into raw JSON; a document with it is refused.
             "document" => {
                 let Ok(Some(FromPod::Answer { result: Ok(payload), .. })) = message else {
                     assert!(message.is_err(), "{name}: {message:?}");

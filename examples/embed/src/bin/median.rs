@@ -1,4 +1,4 @@
-//! How long a warm call of an embedding takes: `median RECIPE COUNT` prints the median in microseconds.
+//! Measures a warm call of an embedding: `median RECIPE COUNT` prints the median in microseconds.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ async fn main() -> Result<(), Fault> {
     let [recipe, count] = &words[..] else { panic!("wanted RECIPE COUNT") };
     let host = Host::open(Config::from_environment()?).await?;
     let call = Call::new(recipe, "embed", std::collections::BTreeMap::from([("text", "Parcels are shipped from Hamburg.")]))?;
-    // The first ones start the pod and load the model.
+    // The first calls start the pod and load the model.
     for _ in 0..5 {
         host.call(call.clone()).await?;
     }

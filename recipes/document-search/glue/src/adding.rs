@@ -1,21 +1,20 @@
-//! A list of documents, cut into asks, and what came of them.
-//!
-//! Apart from `lib.rs` because it is plain text to text.
+//! Cuts a list of documents into asks, and collects the results. It maps text to text, and imports nothing of
+//! the host.
 
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json, value::RawValue};
 
-/// Documents in one ask, and bytes of their JSON beyond which no further one goes along: about one run of the
-/// model, half a second of a busy core.
+/// Most documents in one ask, and bytes of their JSON beyond which no further document is added: about one
+/// run of the model, half a second of a busy core.
 const ASK_DOCUMENTS: usize = 32;
 const ASK_BYTES: usize = 10_000;
 
-/// How often one call begins anew because its pod was replaced.
+/// How often one call starts again because its pod was replaced.
 const LIVES_MAX: u32 = 5;
 
-/// Why it cannot be done: a code and a sentence for the fault, and the next step.
+/// Why the call fails: a code and a sentence for the fault, and the next step.
 pub struct Wrong {
     pub code: &'static str,
     pub message: String,
@@ -35,7 +34,7 @@ struct Input<'a> {
     documents: Vec<&'a RawValue>,
 }
 
-/// What is looked at of a document.
+/// The part of a document that is read here.
 #[derive(Deserialize)]
 struct Named {
     id: String,
@@ -57,14 +56,14 @@ struct Counts {
     unchanged: u64,
 }
 
-/// The documents of one ask, and what came of it when it was answered for the first time.
+/// The documents of one ask, and the counts of its first answer.
 struct Ask<'a> {
     documents: Vec<&'a RawValue>,
     before: usize,
     counts: Option<Counts>,
 }
 
-/// One `add` under way.
+/// One `add` in progress.
 pub struct Adding<'a> {
     asks: Vec<Ask<'a>>,
     total: usize,
@@ -77,7 +76,7 @@ pub struct Adding<'a> {
 impl<'a> Adding<'a> {
     /// Reads the caller's input.
     ///
-    /// Errors: `invalid_input` when an id is there twice: which of both is meant is not known.
+    /// Errors: `invalid_input` if an id is there twice, because it is unknown which of both is meant.
     pub fn read(input: &'a str) -> Result<Adding<'a>, Wrong> {
         let wrong = |error: serde_json::Error| Wrong::new("invalid_input", format!("the input: {error}"));
         let input: Input<'a> = serde_json::from_str(input).map_err(wrong)?;
@@ -103,19 +102,19 @@ impl<'a> Adding<'a> {
         Ok(Adding { asks, total, at: 0, life: None, lives: 0, documents: 0 })
     }
 
-    /// What the pod is asked next; none when all is done.
+    /// The arguments of the next ask; `None` if all are answered.
     pub fn arguments(&self) -> Option<String> {
         let ask = self.asks.get(self.at)?;
-        // The documents go on as they were written.
+        // The documents are passed on as they were written.
         let documents = ask.documents.iter().map(|document| document.get()).collect::<Vec<_>>().join(",");
         Some(format!(r#"{{"documents":[{documents}],"before":{},"total":{}}}"#, ask.before, self.total))
     }
 
-    /// Takes the pod's answer to that.
+    /// Takes the pod's answer to that ask.
     ///
-    /// A pod that follows one that died begins with the last checkpoint, which may lack what earlier asks of
-    /// this call put in. So when the pod is another one, they are all asked again: what is there costs
-    /// nothing.
+    /// A pod that replaces a dead one begins with the last checkpoint, which may lack documents of earlier
+    /// asks of this call. So if the pod is another one, all asks are sent again: documents that are there
+    /// already cost nothing.
     pub fn take(&mut self, answer: &str) -> Result<(), Wrong> {
         let answer: Answer =
             serde_json::from_str(answer).map_err(|error| Wrong::new("unexpected_answer", format!("the pod's answer: {error}")))?;

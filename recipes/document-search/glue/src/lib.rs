@@ -1,9 +1,9 @@
-//! Glue of `hob/document-search`: a long list of documents becomes many short asks of the pod, everything
-//! else one.
+//! Glue of `hob/document-search`: turns a long list of documents into many short asks of the pod, and
+//! everything else into one.
 //!
-//! A pod of a session does one thing at a time, and who goes first is decided between two asks. So a search
-//! waits for one short ask of whoever fills the index, and not for all of them. This file is the way in and
-//! out of the sandbox; what is asked is in `adding`.
+//! A pod of a session does one thing at a time, and the queue is ordered between two asks. So a search waits
+//! for one short ask of a caller who fills the index, and not for all of them. This file connects the
+//! sandbox's imports and exports; `adding` decides what is asked.
 
 mod adding;
 
@@ -15,7 +15,7 @@ use hob::glue::{log, pod};
 // Brings `Guest`, `Request`, `Response`, `Fault` and the imports under `hob::glue`.
 wit_bindgen::generate!({ path: "wit", world: "glue" });
 
-/// The glue, as the world wants it.
+/// The glue, which implements the world.
 struct Glue;
 
 impl Guest for Glue {
@@ -34,7 +34,7 @@ impl Guest for Glue {
     }
 }
 
-/// One ask of the pod, to its answer. Its turn comes by the call's priority each time.
+/// Sends one ask to the pod and returns its answer. Each ask waits for its turn by the call's priority.
 fn ask(operation: &str, arguments: &str) -> Result<String, Fault> {
     let call = pod::start(operation, arguments, Vec::new())?;
     loop {
@@ -46,7 +46,7 @@ fn ask(operation: &str, arguments: &str) -> Result<String, Fault> {
     }
 }
 
-/// A panic says nothing by itself: the host sees a trap. The log carries the words.
+/// Writes a panic's message to the log, because the host sees only a trap.
 fn tell_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| panic::set_hook(Box::new(|what| log::write("error", &what.to_string()))));

@@ -1,7 +1,7 @@
-//! Glue of `hob/sentence-embeddings`: a caller's words to the pod's, and its answer back.
+//! Glue of `hob/sentence-embeddings`: maps a caller's input to the pod's, and the pod's answer back.
 //!
-//! It stands apart from the pod so that the shape of input and output can change without touching what
-//! runs the model. This file is the way in and out of the sandbox; what happens to the JSON is in `shape`.
+//! It is separate from the pod so that the form of input and output can change without a change to the code
+//! that runs the model. This file connects the sandbox's imports and exports; `shape` maps the JSON.
 
 mod shape;
 
@@ -12,7 +12,7 @@ use hob::glue::{log, pod};
 // Brings `Guest`, `Request`, `Response`, `Fault` and the imports under `hob::glue`.
 wit_bindgen::generate!({ path: "wit", world: "glue" });
 
-/// The glue, as the world wants it.
+/// The glue, which implements the world.
 struct Glue;
 
 impl Guest for Glue {
@@ -31,7 +31,7 @@ impl Guest for Glue {
     }
 }
 
-/// A panic says nothing by itself: the host sees a trap. The log carries the words.
+/// Writes a panic's message to the log, because the host sees only a trap.
 fn tell_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| panic::set_hook(Box::new(|what| log::write("error", &what.to_string()))));

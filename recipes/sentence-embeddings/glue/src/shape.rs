@@ -1,21 +1,21 @@
-//! What the caller's JSON becomes for the pod, and what the pod's becomes for the caller.
+//! Maps the caller's JSON to the pod's, and the pod's to the caller's.
 //!
-//! It stands apart from `lib.rs` because it is plain text to text. Vectors are never turned into numbers and
-//! back: 384 of them are 4 KB of text, and the slice that the pod wrote goes through as it is.
+//! It maps text to text. Vectors are never parsed into numbers: 384 of them are 4 KB of text, and the slice
+//! that the pod wrote is passed on unchanged.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-/// How many numbers a vector has.
+/// Numbers in a vector.
 const DIMENSIONS: usize = 384;
 
-/// What this recipe runs.
+/// The model that this recipe runs.
 const MODEL: &str = "all-MiniLM-L6-v2";
 
-/// Decimals of a similarity, as a factor: those of the vectors that it comes from.
+/// Decimals of a similarity, as a factor: as many as the vectors have.
 const PRECISION: f64 = 1e7;
 
-/// Why it cannot be done: a code and a sentence for the fault.
+/// Why the call fails: a code and a sentence for the fault.
 pub struct Wrong {
     pub code: &'static str,
     pub message: String,
@@ -52,9 +52,9 @@ struct Output<'a> {
     similarities: Option<Vec<f64>>,
 }
 
-/// One call, understood.
+/// One parsed call.
 pub struct Plan {
-    /// What the pod embeds: the caller's texts, and last the one to compare with.
+    /// The texts that the pod embeds: the caller's texts, and last the one to compare with.
     texts: Vec<String>,
     compares: bool,
 }
@@ -100,7 +100,7 @@ impl Plan {
     }
 }
 
-/// Cosines: the vectors have length 1, so their products. Rounding may leave one a hair past 1.
+/// Cosines: the products of the vectors, which have length 1. Rounding may leave one slightly above 1.
 fn similarities(reference: &RawValue, embeddings: &[&RawValue]) -> Result<Vec<f64>, Wrong> {
     let reference = numbers(reference)?;
     let cosine = |vector: &&RawValue| {

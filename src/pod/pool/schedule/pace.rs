@@ -9,36 +9,36 @@ use crate::model::{
     manifest::operation::Operation,
 };
 
-/// Share of a new sample in the service time when it is longer than what is known: one slow unit stops the
-/// sending ahead at once.
+/// Share of a new sample in the service time if the sample is longer: one slow unit stops the sending ahead
+/// at once.
 const SLOWER_SHARE: f64 = 0.25;
 
-/// Its share when it is shorter: trust comes back slowly.
+/// Its share if the sample is shorter: trust comes back slowly.
 const FASTER_SHARE: f64 = 1.0 / 16.0;
 
-/// What is kept of the drain rate's sums at each unit: it spans about 64 of them, more than the pods that end
-/// theirs together.
+/// Share of the drain rate's sums that is kept at each unit: the sums span about 64 units, more than the pods
+/// that end theirs together.
 const DRAIN_KEPT: f64 = 1.0 - 1.0 / 64.0;
 
 /// A unit that ended well.
 #[derive(Debug, Clone)]
 pub struct Served {
     pub operation: Arc<Operation>,
-    /// In the pod: its own time, without what it waited there for units before it.
+    /// Time in the pod, without the wait there behind earlier units.
     pub service: Duration,
-    /// Asks.
+    /// Number of asks.
     pub items: usize,
 }
 
-/// What was measured of one pool.
+/// The measures of one pool.
 #[derive(Debug, Default)]
 pub struct Pace {
     /// Moving average of a unit's time in the pod, in microseconds.
     service_us: Option<f64>,
-    /// The same of each operation: as many as the recipe has.
+    /// The same for each operation of the recipe.
     by_operation: HashMap<String, f64>,
-    /// When a unit ended last, if something has waited ever since: only then does the time between two ends
-    /// tell how fast the queue moves.
+    /// When a unit last ended, if asks have waited ever since: only then the time between two ends shows how
+    /// fast the queue moves.
     since: Option<Duration>,
     /// Fading sums over such times: their length in microseconds, and the asks that ended.
     drain_us: f64,
@@ -61,18 +61,18 @@ impl Pace {
         self.since = waits.then_some(now);
     }
 
-    /// Nothing waits any more: what passes from now on is not the queue's pace.
+    /// Nothing waits any more: the time from now on says nothing about the queue's pace.
     pub fn ran_empty(&mut self) {
         self.since = None;
     }
 
-    /// Whether it is known how fast the queue moves.
+    /// Whether the queue's pace is known.
     pub fn is_measured(&self) -> bool {
         self.drained > 0.0
     }
 
-    /// Until the queue has likely room for the `place`-th refused caller. The unit that ends next may have
-    /// only just begun; then as many asks end.
+    /// How long until the queue likely has room for the `place`-th refused caller: one service time, because
+    /// the unit that ends next may have only just begun, and then the time in which `place` asks end.
     pub fn retry_after(&self, place: usize) -> Duration {
         let Some(service_us) = self.service_us.filter(|_| self.is_measured()) else {
             return Duration::from_millis(RETRY_AFTER_UNMEASURED_MS);
@@ -81,13 +81,13 @@ impl Pace {
         Duration::from_micros(wait_us.clamp(RETRY_AFTER_MIN_MS as f64 * 1e3, RETRY_AFTER_MAX_MS as f64 * 1e3) as u64)
     }
 
-    /// Whether units of that operation are over so soon that a unit behind them loses nothing; false for one
-    /// that was never measured.
+    /// Whether units of that operation end so soon that a unit behind them loses nothing; false for an
+    /// operation that was never measured.
     pub fn is_tiny(&self, operation: &str) -> bool {
         self.by_operation.get(operation).is_some_and(|service_us| *service_us <= AHEAD_WORK_US as f64)
     }
 
-    /// Units that a pod may have beyond what it works on: as many as are over before anybody would notice.
+    /// Units that a pod may have beyond those it works on: as many as end before a caller would notice.
     pub fn ahead(&self) -> usize {
         let Some(service_us) = self.service_us else { return 0 };
         ((AHEAD_WORK_US as f64 / service_us.max(1.0)) as usize).min(AHEAD_UNITS_MAX)
@@ -123,7 +123,7 @@ mod tests {
             done(&mut pace, us(0), us(service), 1, false);
             assert_eq!(pace.ahead(), ahead, "{service} us");
         }
-        // A slow one among tiny ones stops it at once, and trust comes back.
+        // A slow one among tiny ones stops the sending ahead at once, and trust comes back.
         pace = Pace::default();
         (0..100).for_each(|_| done(&mut pace, us(0), us(20), 1, false));
         assert_eq!(pace.ahead(), 25);
@@ -147,7 +147,7 @@ mod tests {
     fn idle_time_is_not_the_queues_pace() {
         let mut pace = Pace::default();
         assert_eq!(pace.retry_after(1), Duration::from_millis(1_000));
-        // An ask a second, none of which waits: nothing is known of a full queue.
+        // One ask a second, and none of them waits: the pace of a full queue stays unknown.
         for second in 0..100 {
             done(&mut pace, us(second * 1_000_000), us(50_000), 1, false);
         }

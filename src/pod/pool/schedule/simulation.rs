@@ -1,4 +1,4 @@
-//! The schedule at work: pods and callers in virtual time, and what callers would see.
+//! Simulates the schedule with pods and callers in virtual time, and measures what callers would see.
 //!
 //! `tests.rs` tests single steps; a wait, a share, or a retry that succeeds is a property of the whole.
 
@@ -9,7 +9,7 @@ use crate::pod::pool::schedule::{
     *,
 };
 
-/// Chance that is the same each time.
+/// Random numbers that are the same in each run.
 struct Dice(u64);
 
 impl Dice {
@@ -24,18 +24,18 @@ impl Dice {
 struct Kind {
     class: Priority,
     count: usize,
-    /// Before the first call, and from an outcome to the caller's next call, in microseconds.
+    /// Time before the first call, and from an outcome to the caller's next call, in microseconds.
     think_us: Range<u64>,
-    /// One call is all.
+    /// Each caller calls only once.
     once: bool,
     group: Option<Group>,
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
-    /// A caller calls; `told`: it comes back when a measured pace told it to.
+    /// A caller calls; `told`: it comes back at the time that a measured pace gave it.
     Call { caller: usize, told: bool },
-    /// A unit ended that was begun then.
+    /// A unit ended that began at `begun`.
     Done { callers: Vec<usize>, begun: Duration },
     /// A batch has waited enough.
     Wake,
@@ -58,12 +58,12 @@ impl Served {
 struct Seen {
     served: Vec<Served>,
     units: usize,
-    /// What the units took together.
+    /// Total time of the units.
     busy: Duration,
     /// When the last unit began.
     last: Duration,
     expired: usize,
-    /// Callers that came back when a measured pace had told them to: how many, and how many got in then.
+    /// Callers that came back at the time that a measured pace gave them: how many, and how many then got in.
     came_back: usize,
     got_in: usize,
 }
@@ -73,7 +73,7 @@ impl Seen {
         self.served.iter().filter(move |served| served.class == class)
     }
 
-    /// The longest wait of that class but for one in a hundred.
+    /// The 99th percentile of that class's waits.
     fn p99(&self, class: Priority) -> Duration {
         let mut waits: Vec<_> = self.of(class).map(Served::wait).collect();
         waits.sort();
@@ -159,7 +159,7 @@ fn kind(class: Priority, count: usize, think_us: Range<u64>) -> Kind {
 
 #[test]
 fn interactive_work_waits_for_one_ask_at_most_while_bulk_saturates_the_pool() {
-    // As many interactive callers as pods: more would wait for each other.
+    // As many interactive callers as pods: with more, they would wait for each other.
     for pods in [1, 4] {
         let kinds = vec![kind(Priority::Bulk, 200, 0..1), kind(Priority::Interactive, pods, 10_000..100_000)];
         let world = World { pods, queue_max: 1_024, kinds, service_us: 5_000..20_000, until: ms(60_000) };
@@ -232,13 +232,13 @@ fn who_comes_back_when_told_to_gets_in() {
         ("many pods", 16, 20_000..30_000, 4_000, None),
         ("batches", 2, 50_000..60_000, 3_000, batch()),
     ] {
-        // A burst that is many times what the queue holds.
+        // A burst of many times what the queue holds.
         let kinds = vec![Kind { group, once: true, ..kind(Priority::Normal, count, 0..1) }];
         let seen = World { pods, queue_max: 64, kinds, service_us, until: ms(600_000) }.run();
         assert_eq!((seen.served.len(), seen.expired), (count, 0), "{what}");
         assert!(seen.came_back > 100, "{what}: only {} came back", seen.came_back);
         let share = seen.got_in as f64 / seen.came_back as f64;
-        // And nobody is kept away so long that the pods run dry, but for the second in which nothing is
+        // And no caller is kept away so long that the pods run dry, apart from the second in which nothing is
         // measured.
         let ideal = seen.busy / pods as u32;
         assert!(share > 0.9, "{what}: {} of {} got in; {:?} of {ideal:?}", seen.got_in, seen.came_back, seen.last);

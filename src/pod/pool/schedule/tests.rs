@@ -1,4 +1,4 @@
-//! The schedule by its rules: each as an example, then all at once against a slow and simple model.
+//! Tests the schedule's rules: each by an example, then all at once against a slow and simple model.
 
 use std::{collections::BTreeMap, time::Instant};
 
@@ -150,11 +150,11 @@ fn refused_callers_are_sent_away_one_behind_the_other_and_not_without_end() {
     };
     let waits: Vec<_> = (0..8).map(|_| refuse(&mut schedule)).collect();
     assert_eq!(waits, [200, 300, 400, 500, 600, 700, 800, 900]);
-    // Two places became free; those two are somebody's.
+    // Two places became free, and they belong to those two.
     assert_eq!([0; 2].map(|_| unit(schedule.take(ms(1_000)))[0]), [0, 1]);
     fill(&mut schedule, 0..2, |_| waiting(Priority::Normal, 0, 100_000));
     assert_eq!(refuse(&mut schedule), 800);
-    // One who knocks all the time keeps others away until the queue is empty, not longer.
+    // A caller that retries all the time keeps others away until the queue is empty, and not longer.
     assert_eq!((0..2 * SENT_AWAY_MAX).map(|_| refuse(&mut schedule)).max(), Some(60_000));
     assert_eq!((refuse(&mut schedule), schedule.sent_away), (60_000, SENT_AWAY_MAX));
     units(&mut schedule, 1_000);
@@ -211,7 +211,7 @@ fn a_batch_costs_no_more_than_it_may() {
     for cost in [4, 5, 3, 1, 99, 10, 7, u64::MAX] {
         push(&mut schedule, cost, grouped(&embed, 0, cost, 0));
     }
-    // What does not fit leads the next one; what fits into none goes alone.
+    // An ask that does not fit leads the next batch; an ask that fits into none runs alone.
     assert_eq!(units(&mut schedule, 0), [vec![4, 5, 1], vec![3, 7], vec![99], vec![10], vec![u64::MAX]]);
 }
 
@@ -227,7 +227,7 @@ fn cohorts_go_only_with_themselves() {
         schedule.put_back(ticket, item, grouped(&embed, 0, 1, if at < 2 { left } else { right }));
     }
     push(&mut schedule, 4, grouped(&embed, 5_001, 1, 0));
-    // Halves of a failed batch wait for nobody.
+    // Halves of a failed batch do not wait.
     assert_eq!(units(&mut schedule, 5_001), [vec![0, 1], vec![2, 3]]);
     assert_eq!(unit(schedule.take(ms(11_000))), [4]);
     assert_ne!(schedule.split().0, left);
@@ -244,7 +244,7 @@ fn a_batch_waits_only_if_told_to_and_holds_up_nothing_else() {
     assert_eq!(unit(schedule.take(ms(now + 20))), ["bulk"]);
     assert!(matches!(schedule.take(ms(now + 49)), Take::NotBefore(at) if at == ms(now + 50)), "the first one's wait counts");
     assert_eq!(unit(schedule.take(ms(now + 50))), ["a", "b"]);
-    // A full one goes at once, by number and by cost.
+    // A full batch goes at once, full by number or by cost.
     fill(&mut schedule, ["c"; 3], |_| grouped(&embed, now + 60, 1, 0));
     assert_eq!(unit(schedule.take(ms(now + 60))), ["c", "c", "c"]);
     let costly = operation(3, 50, 10);
@@ -262,7 +262,7 @@ fn a_wait_for_others_never_costs_the_deadline() {
     push(&mut schedule, (), Waiting { deadline: ms(1_000), ..grouped(&embed, 0, 1, 0) });
     assert!(matches!(schedule.take(ms(0)), Take::NotBefore(at) if at == ms(250)));
     assert_eq!(unit(schedule.take(ms(250))), [()]);
-    // One in a hurry takes those along that could wait; so does one that was put back.
+    // An ask in a hurry takes asks along that could wait; so does an ask that was put back.
     let ticket = push(&mut schedule, (), grouped(&embed, 1_000, 1, 0));
     assert!(matches!(schedule.take(ms(1_000)), Take::NotBefore(at) if at == ms(11_000)));
     push(&mut schedule, (), Waiting { deadline: ms(1_400), ..grouped(&embed, 1_000, 1, 0) });
@@ -289,8 +289,8 @@ fn a_pod_is_started_only_when_the_others_do_not_suffice() {
     }
 }
 
-/// Not a benchmark: that no search of everything came in. The best of many rounds, as the machine may be
-/// busy.
+/// Not a benchmark: checks that no search of everything came in. Takes the best of many rounds, because the
+/// machine may be busy.
 #[test]
 fn a_push_and_a_take_cost_about_a_microsecond() {
     for (waits, batch) in [(0, None), (64, None), (1_023, None), (1_023, Some(operation(8, 0, 0)))] {
@@ -303,7 +303,7 @@ fn a_push_and_a_take_cost_about_a_microsecond() {
             let begun = Instant::now();
             let mut left = 500u64;
             while left > 0 {
-                // As many in as went out.
+                // As many come in as went out.
                 let Take::Unit(unit) = schedule.take(ms(round)) else {
                     push(&mut schedule, 0, ask(round));
                     continue;
@@ -325,7 +325,7 @@ enum Step {
         cost: u64,
         time_ms: u64,
     },
-    /// `put_back`: what of the unit comes back, and whether in two cohorts.
+    /// `put_back`: which asks of the unit come back, and whether in two cohorts.
     Take {
         put_back: Option<bool>,
     },
@@ -352,13 +352,13 @@ fn any_step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
-    /// Whatever callers and pods do: no ask is lost or given twice, each unit is what the rules say, a cohort
-    /// never mixes and the bounds hold.
+    /// Whatever callers and pods do: no ask is lost or given twice, each unit follows the rules, a cohort
+    /// never mixes, and the bounds hold.
     #[test]
     fn no_order_of_steps_breaks_the_promises(steps in prop::collection::vec(any_step(), 0..150)) {
         let operations = [operation(4, 0, 0), operation(3, 0, 10), operation(5, 40, 0)];
         let mut schedule = Schedule::new(30);
-        // The model: what waits, with whether it is fresh.
+        // The model: the waiting asks, each with whether it is fresh.
         let mut waits: BTreeMap<Ticket, (Waiting, bool)> = BTreeMap::new();
         let mut now = 0;
         for step in steps {
@@ -401,13 +401,13 @@ proptest! {
                         prop_assert!(unit.len() <= batch.map_or(1, |batch| batch.items));
                         let cost_max = batch.and_then(|batch| batch.cost.as_ref()).map_or(u64::MAX, |cost| cost.max);
                         prop_assert!(cost <= cost_max || unit.len() == 1);
-                        // Nobody was passed over but by rule: here nothing gets old enough to count, and only
-                        // one operation gathers.
+                        // No ask is passed over except by rule: here nothing gets old enough to count, and
+                        // only one operation gathers.
                         for (ticket, (ask, fresh)) in &waits {
                             let gathers = ask.group.as_ref().is_some_and(|group| Arc::ptr_eq(&group.operation, &operations[2]));
                             let is_before = (ask.priority, *fresh, ask.deadline, *ticket) < orders[0];
                             prop_assert!(!is_before || gathers || ms(now) > ask.arrived + ms(AGE_MS) || lead.arrived + ms(AGE_MS) < ms(now));
-                            // Greedy: what could have come along did.
+                            // Greedy: every ask that could have come along did.
                             let fits = ask.key() == lead.key() && cost + ask.cost() <= cost_max;
                             prop_assert!(!fits || batch.is_none_or(|batch| unit.len() == batch.items));
                         }

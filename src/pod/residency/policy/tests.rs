@@ -1,4 +1,4 @@
-//! The policy by its promises, on machines that are numbers and in time that is counted.
+//! Tests the policy's promises, on made-up machines and in counted time.
 
 use crate::pod::residency::policy::*;
 
@@ -28,7 +28,7 @@ impl Residency {
         self.request(id, need, rank, ms(0), ms(now)).unwrap();
     }
 
-    /// It has loaded, and has had no work since `now`.
+    /// The pod has loaded, and has had no work since `now`.
     fn idles(&mut self, id: ClaimId, now: u64) {
         let resident = self.residents.get_mut(&id).unwrap();
         (resident.loaded, resident.since, resident.work) = (Some(resident.loaded.unwrap_or(ms(now))), ms(now), 0);
@@ -97,13 +97,12 @@ fn a_higher_class_has_its_place_at_the_next_end_of_an_ask_and_a_lower_one_after_
     residency.works(1, 1, 10);
     residency.wants(2, on_gpu(GB, false), 3, 20);
     assert_eq!(residency.does(20), [Leave(1, 2)]);
-    // The bulk work goes on when there is a place again, and says so at once.
+    // The bulk work goes on when there is memory again; the decision comes at once.
     residency.release(1);
     residency.wants(1, on_gpu(GB, false), 1, 30);
     assert_eq!(residency.does(30), [Load(2, Some(0))]);
     residency.works(2, 3, 40);
-    // An unbroken row of interactive work: after eight holds it has to let the other in, and for a whole
-    // hold.
+    // Interactive work without a pause: after eight holds it has to let the other pod in, for a whole hold.
     let (decisions, again) = residency.decide(ms(50));
     assert_eq!((decisions, again), (vec![], Some(ms(30 + 8 * HOLD_MIN_MS))));
     assert_eq!(residency.does(30 + 8 * HOLD_MIN_MS), [Leave(2, 1)]);
@@ -192,15 +191,15 @@ fn pods_of_one_recipe_do_not_take_each_others_place() {
     assert_eq!(residency.does(5_000), [Leave(1, 3)]);
 }
 
-/// One recipe in a made-up world: work that comes as a row of asks.
+/// One recipe of a made-up machine, with a series of asks.
 struct Worker {
     id: ClaimId,
     rank: Rank,
-    /// Work that is left, in milliseconds of a loaded model.
+    /// Remaining work, in milliseconds of a loaded model.
     left: u64,
     /// Length of one ask.
     ask: u64,
-    /// Between the end of an ask and the next.
+    /// From the end of an ask to the next one.
     pause: u64,
     state: At,
     done: u64,
@@ -220,7 +219,7 @@ enum At {
     Unloading(u64),
 }
 
-/// Runs workers on one exclusive device for so long; asserts that never two of them are loaded at once.
+/// Runs workers on one exclusive device until `until`; asserts that no two of them are ever loaded at once.
 fn simulate(workers: &mut [Worker], load: u64, until: u64) {
     let mut residency = machine(9 * GB, &[EXCLUSIVE]);
     for now in 0..until {
@@ -293,7 +292,7 @@ fn bulk_work_keeps_a_share_under_an_unbroken_row_of_interactive_work_and_has_the
     assert!((5..20).contains(&share), "bulk had {share} %");
     assert!(workers[1].waited_max <= 1_000 + 2 * load + 200, "interactive work waited {} ms", workers[1].waited_max);
 
-    // Somebody who asks every few seconds: answered soon each time, and bulk has the rest.
+    // A caller with an ask every few seconds: each is answered soon, and bulk gets the rest.
     let mut workers = [worker(1, 1, 50, 1), worker(2, 3, 50, 5_000)];
     simulate(&mut workers, load, until);
     assert!(workers[0].done * 100 / until >= 50, "bulk had {} %", workers[0].done * 100 / until);

@@ -1,14 +1,14 @@
-//! Control groups: those of this machine where it lets us, and a made-up unified hierarchy for what differs
-//! there.
+//! Tests control groups: those of this machine if it allows them, and a made-up unified hierarchy for what
+//! differs there.
 //!
-//! A test that this machine cannot run says so and passes: it is the machine that lacks something, and
-//! `describe` says it too.
+//! A test that this machine cannot run says so and passes, because the machine lacks something; `describe`
+//! reports the same.
 
 use std::process::{Child, Command, Stdio};
 
 use crate::pod::sandbox::cgroup::*;
 
-/// Makes and removes groups as the unified hierarchy does. A file that is wanted and not here is one that the
+/// Makes and removes groups as the unified hierarchy does. A file that is not made here is one that the
 /// kernel lacks.
 const MADE_UP: Kernel = Kernel {
     make: |path| {
@@ -25,7 +25,7 @@ const MADE_UP: Kernel = Kernel {
     is_handed_over: |_| true,
 };
 
-/// A hierarchy with a group `above/own`, and which controllers each of the two has and hands on.
+/// A hierarchy with a group `above/own`, and the controllers that each of the two has and hands on.
 fn hierarchy(above: [&str; 2], own: [&str; 2]) -> (tempfile::TempDir, text::Own) {
     let root = tempfile::tempdir().unwrap();
     let folder = root.path().join("above/own");
@@ -43,18 +43,18 @@ fn hierarchy(above: [&str; 2], own: [&str; 2]) -> (tempfile::TempDir, text::Own)
 fn the_unified_hierarchy_is_used_where_it_was_handed_over() {
     const BOTH: [&str; 2] = ["cpu memory pids", "memory pids"];
     let place = |groups: &Cgroups| groups.memory.as_ref().map(|place| place.folder.clone()).ok();
-    // Below the own group, where that hands on already.
+    // Below the own group, if that hands on already.
     let (root, own) = hierarchy(["", ""], BOTH);
     let groups = Cgroups::among(own, MADE_UP);
     assert_eq!(place(&groups), Some(root.path().join("above/own")));
     assert!(groups.limits_memory() && groups.limits_processes());
     assert_eq!(groups.describe(), "memory: yes (control groups v2), processes: yes (control groups v2), end at once: yes");
-    // One that has a controller and does not hand it on is told to.
+    // A group that has a controller and does not hand it on is made to.
     let (root, own) = hierarchy(["", ""], ["memory pids", "        pids"]);
     assert_eq!(place(&Cgroups::among(own, MADE_UP)), Some(root.path().join("above/own")));
     assert_eq!(fs::read_to_string(root.path().join("above/own/cgroup.subtree_control")).unwrap(), "+memory pids");
-    // Beside it, where the group above was handed over; not where it was not, nor past a limit on the own
-    // group.
+    // Beside the own group, if the group above was handed over; otherwise not, and never around a limit on
+    // the own group.
     let (root, own) = hierarchy(BOTH, ["", ""]);
     let not_ours = Kernel { is_handed_over: |_| false, ..MADE_UP };
     assert_eq!(place(&Cgroups::among(own, MADE_UP)), Some(root.path().join("above")));
@@ -64,11 +64,11 @@ fn the_unified_hierarchy_is_used_where_it_was_handed_over() {
     let (root, own) = hierarchy(BOTH, ["", ""]);
     fs::write(root.path().join("above/own/memory.max"), "1000\n").unwrap();
     assert_eq!(place(&Cgroups::among(own, MADE_UP)), None);
-    // Never above what this process sees of the hierarchy.
+    // Never above the part of the hierarchy that this process sees.
     let (root, mut own) = hierarchy(BOTH, ["", ""]);
     own.unified = Some((root.path().join("above/own"), root.path().join("above/own")));
     assert_eq!(place(&Cgroups::among(own, MADE_UP)), None);
-    // A group that does not take a limit is none, and no probe is left.
+    // A group that refuses a limit does not count, and no probe is left.
     let (root, own) = hierarchy(["", ""], BOTH);
     let useless = Kernel { make: |path| fs::create_dir(path).and_then(|()| fs::write(path.join("cgroup.procs"), "")), ..MADE_UP };
     let groups = Cgroups::among(own, useless);
@@ -89,7 +89,8 @@ fn a_group_of_the_unified_hierarchy_is_one_folder_with_every_limit() {
     assert_eq!((group.peak(), group.kill().unwrap(), read("cgroup.kill").as_str()), (Some(4096), true, "1"));
     assert_eq!(groups.make("hob-a-1", None, None).err().map(|error| error.kind()), Some(io::ErrorKind::AlreadyExists));
     assert!(folder.exists(), "the group of that name is another's");
-    // Without limits it only counts; with a process in it, it stays, and is swept once that is gone.
+    // Without limits the group only counts. With a process in it, it stays; `sweep` removes it once the
+    // process is gone.
     let unlimited = groups.make("hob-a-2", None, None).unwrap();
     assert_eq!(fs::read_to_string(root.path().join("above/own/hob-a-2/memory.max")).unwrap(), "");
     group.add(4711).unwrap();
@@ -110,7 +111,7 @@ fn what_cannot_be_a_group_or_a_limit_is_an_error() {
         assert_eq!(groups.make(name, None, None).err().map(|error| error.kind()), Some(io::ErrorKind::InvalidInput), "{name}");
     }
     assert!(groups.make("a", None, Some(0)).is_err());
-    // A limit that is asked for holds or nothing is made.
+    // A requested limit is enforced, or no group is made.
     let error = groups.make("a", Some(1 << 20), Some(8)).err().unwrap();
     assert!(error.kind() == io::ErrorKind::Unsupported && error.to_string().contains("has no controller `memory`"), "{error}");
     assert!(!root.path().join("above/own/a").exists());
@@ -129,14 +130,15 @@ fn a_group_that_others_may_write_only_by_leave_is_told_from_one_that_was_handed_
     let is_root = rustix::process::geteuid().is_root();
     assert_eq!(is_handed_over(folder.path()), !is_root);
     let marked = |value: &[u8]| rustix::fs::setxattr(folder.path(), "user.delegate", value, rustix::fs::XattrFlags::empty()).is_ok();
-    // Not every file system keeps such marks; this one's absence says nothing of that of control groups.
+    // Not every file system keeps such marks; their absence says nothing about the file system of control
+    // groups.
     if marked(b"0") {
         assert_eq!(is_handed_over(folder.path()), !is_root);
         assert!(marked(b"1") && is_handed_over(folder.path()));
     }
 }
 
-/// The groups of this machine, if it has those that a test needs.
+/// The groups of this machine, if it has those that the test needs.
 fn here(needs: impl Fn(&Cgroups) -> bool) -> Option<Cgroups> {
     let groups = Cgroups::find();
     if needs(&groups) {
@@ -146,12 +148,12 @@ fn here(needs: impl Fn(&Cgroups) -> bool) -> Option<Cgroups> {
     None
 }
 
-/// A name that no other test, and no test of another run, has.
+/// A name that no other test has, in this run or another.
 fn name(what: &str) -> String {
     format!("hob-test-{}-{what}", std::process::id())
 }
 
-/// Python that is up, and runs `source` once a line came in. (What is called `python3` may be a script that
+/// A running Python, which runs `source` once a line came in. (The program `python3` may be a script that
 /// forks first.)
 fn python(source: &str) -> Child {
     let source = format!("import os, sys, time\nprint('up', flush=True)\nsys.stdin.readline()\n{source}");
@@ -163,7 +165,8 @@ fn python(source: &str) -> Child {
     child
 }
 
-/// Puts it into `group`, lets it run to its end, and gives whether it ended well and what it printed.
+/// Puts the process into `group`, lets it run to its end, and returns whether it succeeded and what it
+/// printed.
 fn run(mut child: Child, group: &Group) -> (bool, String) {
     group.add(child.id()).unwrap();
     child.stdin.take().unwrap().write_all(b"\n").unwrap();
@@ -202,7 +205,7 @@ fn a_fork_past_its_groups_number_of_processes_fails() {
 fn a_group_ends_at_once_and_is_swept_when_its_host_could_not() {
     let Some(groups) = here(|groups| groups.end.is_some()) else { return };
     let mut group = groups.make(&name("end"), None, None).unwrap();
-    // It and its child, which left the session and heeds no signal that can be heeded.
+    // The process and its child, which left the session and ignores SIGTERM.
     let source = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nif os.fork() == 0: os.setsid()\nprint('up', flush=True)\n\
                   time.sleep(60)\n";
     let mut child = python(source);
@@ -215,7 +218,7 @@ fn a_group_ends_at_once_and_is_swept_when_its_host_could_not() {
     assert_eq!(groups.sweep(&name("end")), 0, "there are processes in it");
     assert!(group.kill().unwrap());
     child.wait().unwrap();
-    // What a host that was killed leaves: folders, and nobody who removes them.
+    // What a killed host leaves: folders that no process removes.
     let folders = group.folders.clone();
     group.kernel.remove = |_| Ok(());
     drop(group);

@@ -12,15 +12,15 @@ use std::{
 /// The folders of this process's own groups.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Own {
-    /// In the unified hierarchy (v2), with where that is mounted.
+    /// In the unified hierarchy (v2): the folder, and the mount point of the hierarchy.
     pub unified: Option<(PathBuf, PathBuf)>,
     /// In the old hierarchies (v1) that limit memory and the number of processes.
     pub memory: Option<PathBuf>,
     pub pids: Option<PathBuf>,
 }
 
-/// From `/proc/self/cgroup` and `/proc/self/mountinfo`. A group that is not below a mount (that of the
-/// container's outside) is none.
+/// Parses `/proc/self/cgroup` and `/proc/self/mountinfo`. A group that is not below a mount (one outside the
+/// container) is left out.
 pub(super) fn own(cgroup: &str, mountinfo: &str) -> Own {
     let mounts: Vec<Mount> = mountinfo.lines().filter_map(Mount::parse).collect();
     let folder = |hierarchy: &str| {
@@ -32,12 +32,13 @@ pub(super) fn own(cgroup: &str, mountinfo: &str) -> Own {
     Own { unified: folder(""), memory: old("memory"), pids: old("pids") }
 }
 
-/// The path of the group in the hierarchy that has a controller; the unified one has no name.
+/// The path of this process's group in the hierarchy that has this controller; the empty name means the
+/// unified hierarchy.
 fn group_of<'a>(cgroup: &'a str, hierarchy: &str) -> Option<&'a str> {
     cgroup.lines().find_map(|line| {
         let mut fields = line.splitn(3, ':');
         let (number, names, path) = (fields.next()?, fields.next()?, fields.next()?);
-        // A named hierarchy without controllers (`name=systemd`) limits nothing and is never asked for.
+        // A named hierarchy without controllers (`name=systemd`) limits nothing, and no caller asks for it.
         let fits = if hierarchy.is_empty() { number == "0" && names.is_empty() } else { names.split(',').any(|name| name == hierarchy) };
         fits.then_some(path)
     })
@@ -45,7 +46,7 @@ fn group_of<'a>(cgroup: &'a str, hierarchy: &str) -> Option<&'a str> {
 
 /// A mount of a hierarchy of control groups.
 struct Mount {
-    /// Which part of the hierarchy it shows.
+    /// The part of the hierarchy that the mount shows.
     root: PathBuf,
     point: PathBuf,
     /// Its controllers; for the unified one, an empty name.
@@ -54,7 +55,7 @@ struct Mount {
 
 impl Mount {
     fn parse(line: &str) -> Option<Mount> {
-        // Between the sixth field and the dash are as many more as there are.
+        // Between the sixth field and the dash there is any number of optional fields.
         let (place, kind) = line.split_once(" - ")?;
         let mut place = place.split(' ').skip(3);
         let (root, point) = (place.next()?, place.next()?);
@@ -67,18 +68,17 @@ impl Mount {
         Some(Mount { root: unescape(root), point: unescape(point), hierarchies })
     }
 
-    /// Where the group at `path` of the hierarchy is seen through this mount.
+    /// The path at which this mount shows the group at `path` of the hierarchy, if it shows the group.
     fn folder(&self, path: &str) -> Option<PathBuf> {
         let below = Path::new(path).strip_prefix(&self.root).ok()?;
-        // `..` is how the kernel says that it lies outside of this process's namespace; one that was removed
-        // has its name's end.
+        // With `..` the kernel says that the group lies outside of this process's namespace. The kernel
+        // appends ` (deleted)` to the path of a removed group.
         let is_inside = below.components().all(|part| matches!(part, Component::Normal(_))) && !path.ends_with(" (deleted)");
         is_inside.then(|| self.point.join(below)).map(|folder| folder.components().collect())
     }
 }
 
-/// A path as the kernel writes it: a space, a tab, a line's end and a backslash stand as `\` and three octal
-/// digits.
+/// Decodes a path as the kernel writes it: space, tab, newline and backslash are `\` and three octal digits.
 fn unescape(text: &str) -> PathBuf {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

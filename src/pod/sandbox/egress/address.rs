@@ -17,7 +17,7 @@ use crate::model::grant::Endpoint;
 pub(super) fn check(endpoint: &Endpoint, address: IpAddr, allowed: &BTreeSet<Endpoint>) -> Result<(), &'static str> {
     let Some(kind) = special(address) else { return Ok(()) };
     let literal = Endpoint { host: address.to_string(), port: endpoint.port };
-    // `localhost` says where it leads; that it leads elsewhere was not granted.
+    // The name `localhost` says where it leads; an address elsewhere was not granted.
     let is_localhost = endpoint.host == "localhost" && address.is_loopback();
     match is_localhost || allowed.contains(&literal) {
         true => Ok(()),
@@ -25,7 +25,7 @@ pub(super) fn check(endpoint: &Endpoint, address: IpAddr, allowed: &BTreeSet<End
     }
 }
 
-/// What an address is, if it is not one of the public internet.
+/// The kind of an address, if it is not one of the public internet.
 fn special(address: IpAddr) -> Option<&'static str> {
     match address {
         IpAddr::V4(address) => special_v4(address),
@@ -33,8 +33,8 @@ fn special(address: IpAddr) -> Option<&'static str> {
     }
 }
 
-/// IANA's registry of special IPv4 addresses, without those that are reachable from everywhere, and a cloud's
-/// own address.
+/// IANA's registry of special IPv4 addresses, without those that are reachable from everywhere, and with a
+/// cloud's own address.
 const SPECIAL_V4: &[(Ipv4Addr, u32, &str)] = &[
     (Ipv4Addr::new(0, 0, 0, 0), 8, "this machine's own network"),
     (Ipv4Addr::new(10, 0, 0, 0), 8, "a private network"),
@@ -59,14 +59,14 @@ fn special_v4(address: Ipv4Addr) -> Option<&'static str> {
     SPECIAL_V4.iter().find(|(network, bits, _)| within(network, *bits)).map(|(_, _, kind)| *kind)
 }
 
-/// IPv6 the other way round: only global unicast is public, and within it these are not.
+/// For IPv6 the list is reversed: only global unicast is public, and within it these are not.
 const SPECIAL_V6: &[(Ipv6Addr, u32, &str)] = &[
     (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23, "reserved for protocols"),
     (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32, "for documentation"),
     (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20, "for documentation"),
 ];
 
-/// The names of what lies outside of global unicast, for the message alone.
+/// The names of the address ranges outside of global unicast, only for the message.
 const OUTSIDE_V6: &[(Ipv6Addr, u32, &str)] = &[
     (Ipv6Addr::LOCALHOST, 128, "this machine itself"),
     (Ipv6Addr::UNSPECIFIED, 128, "this machine's own network"),
@@ -84,11 +84,11 @@ fn special_v6(address: Ipv6Addr) -> Option<&'static str> {
     }
     let [a, b, c, d, e, f, g, h] = address.segments();
     let inner = |high: u16, low: u16| Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low));
-    // What a translator or a relay makes of these is a connection to the IPv4 address inside.
+    // A translator or a relay turns these into a connection to the IPv4 address inside.
     match (a, b) {
         (0x64, 0xff9b) if [c, d, e, f] == [0; 4] => return special_v4(inner(g, h)),
         (0x2002, _) => return special_v4(inner(b, c)),
-        // Teredo: the relay's address, and the client's with its bits turned over. Being out of use, it is
+        // Teredo: the relay's address, and the client's with its bits inverted. It is out of use, so it is
         // not public either way.
         (0x2001, 0) => return special_v4(inner(c, d)).or(special_v4(inner(!g, !h))).or(Some("an old tunnel to IPv6")),
         _ => {}
@@ -209,7 +209,7 @@ mod tests {
         assert_eq!(may("api.example:443", "fd00::1"), Ok(()));
         assert_eq!(may("10.0.0.5:443", "10.0.0.5"), Ok(()));
         assert_eq!(may("api.example:443", "10.0.0.6"), Err("a private network"));
-        // Another port of that address is another grant, and so is the same address in another dress.
+        // Another port of that address needs another grant, and so does the same address in another notation.
         assert_eq!(may("api.example:80", "10.0.0.5"), Err("a private network"));
         assert_eq!(may("api.example:443", "::ffff:10.0.0.5"), Err("a private network"));
         assert_eq!(may("localhost:8080", "127.0.0.1"), Ok(()));

@@ -8,7 +8,7 @@ use std::{
 
 use crate::model::limits::EGRESS_REFUSALS_MAX;
 
-/// What was refused to one pod.
+/// The refusals of one pod.
 pub(super) struct Ledger {
     recipe: String,
     kept: Mutex<Kept>,
@@ -19,12 +19,12 @@ impl Ledger {
         Ledger { recipe: recipe.to_owned(), kept: Mutex::default() }
     }
 
-    /// The last few texts, the latest last, each once.
+    /// The last few texts, latest last, each once.
     pub fn texts(&self) -> Vec<String> {
         self.kept().texts.iter().cloned().collect()
     }
 
-    /// Refusals so far.
+    /// Number of refusals so far.
     pub fn count(&self) -> u64 {
         self.kept().count
     }
@@ -38,7 +38,7 @@ impl Ledger {
         kept.count = kept.count.saturating_add(1);
         let known = kept.texts.iter().position(|known| known == text);
         match known {
-            // A pod that tries again and again must not push out what else was refused.
+            // A pod that repeats a request must not push out the other refusals.
             Some(at) => drop(kept.texts.remove(at)),
             None => kept.new = kept.new.saturating_add(1),
         }
@@ -59,7 +59,7 @@ impl Ledger {
 struct Kept {
     texts: VecDeque<String>,
     count: u64,
-    /// Refusals that were not kept already: those after the first few are traced more quietly, or a pod could
-    /// fill the host's log.
+    /// Number of refusals that were not already kept. Those after the first few are traced at a lower level,
+    /// or a pod could fill the host's log.
     new: usize,
 }

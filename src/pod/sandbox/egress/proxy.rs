@@ -61,12 +61,12 @@ type Answer = Response<BoxBody<Bytes, hyper::Error>>;
 /// How long each part of a connection may take.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Patience {
-    /// The head of a request, from the first byte to the last.
+    /// Of the head of a request, from the first byte to the last.
     pub head: Duration,
     pub lookup: Duration,
-    /// All addresses of one name together.
+    /// Of connecting, for all addresses of one name together.
     pub connect: Duration,
-    /// Without a byte in either direction.
+    /// Of silence: without a byte in either direction.
     pub idle: Duration,
 }
 
@@ -81,7 +81,7 @@ impl Default for Patience {
     }
 }
 
-/// What the connections of one pod have in common.
+/// The state that the connections of one pod share.
 pub(super) struct Proxy<R> {
     pub allowed: BTreeSet<Endpoint>,
     pub recipe: String,
@@ -91,7 +91,7 @@ pub(super) struct Proxy<R> {
     pub ledger: Arc<Ledger>,
 }
 
-/// What a connection holds on the other side.
+/// The far side of a connection.
 #[derive(Default)]
 struct Beyond {
     tunnel: Option<(OnUpgrade, Watched<TcpStream>)>,
@@ -99,7 +99,7 @@ struct Beyond {
     carrier: Option<AbortOnDropHandle<()>>,
 }
 
-/// One connection as its request sees it.
+/// One connection, as its request sees it.
 #[derive(Clone)]
 struct Connection {
     clock: Clock,
@@ -112,8 +112,8 @@ impl Connection {
     }
 }
 
-/// Tells when a request got more answers of the kind `1xx` (an answer is to come) than any server has reason
-/// to send.
+/// Notifies when a request got more answers of the kind `1xx` (an answer is to come) than any server has
+/// reason to send.
 fn early_answers(request: &mut Request<Incoming>) -> Arc<Notify> {
     let (count, told) = (AtomicUsize::new(0), Arc::new(Notify::new()));
     let too_many = told.clone();
@@ -126,7 +126,7 @@ fn early_answers(request: &mut Request<Incoming>) -> Arc<Notify> {
 }
 
 impl<R: Resolve> Proxy<R> {
-    /// Serves a connection until either side ends it or it stands still. Dropping the future drops all of it.
+    /// Serves a connection until either side ends it or it stalls. Dropping the future drops all of it.
     pub async fn serve(self: Arc<Self>, stream: TcpStream) {
         let connection = Connection { clock: Clock::start(), beyond: Arc::default() };
         let clock = connection.clock.clone();
@@ -138,7 +138,7 @@ impl<R: Resolve> Proxy<R> {
     }
 
     async fn converse(self: Arc<Self>, stream: TcpStream, connection: Connection) {
-        // Small pieces of a tunnel are somebody's questions and answers.
+        // Small pieces in a tunnel are often questions and answers, which must not wait.
         let _ = stream.set_nodelay(true);
         let (recipe, patience) = (self.recipe.clone(), self.patience);
         let service = service_fn(|request: Request<Incoming>| {
@@ -149,7 +149,7 @@ impl<R: Resolve> Proxy<R> {
                     Ok(answer) => answer,
                     Err(denied) => proxy.deny(denied),
                 };
-                // One request a connection: what comes behind it is not read.
+                // One request per connection: later bytes are not read.
                 if !is_tunnel || !answer.status().is_success() {
                     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
@@ -158,7 +158,7 @@ impl<R: Resolve> Proxy<R> {
         });
         let mut builder = server::conn::http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(patience.head).max_header_size(EGRESS_HEAD_BYTES_MAX);
-        // A client that says nothing more still hears the answer.
+        // A client that closed its sending side still gets the answer.
         builder.half_close(true);
         let io = TokioIo::new(connection.clock.watch(stream));
         if let Err(error) = builder.serve_connection(io, service).with_upgrades().await {
@@ -196,7 +196,8 @@ impl<R: Resolve> Proxy<R> {
         target::onward(&mut parts.headers, endpoint)?;
         parts.uri = target::path(&parts.uri)?;
         parts.version = Version::HTTP_11;
-        // What hyper noted about the way in (spelling, an upgrade) says nothing about the way out.
+        // What hyper noted about the incoming request (spelling, an upgrade) does not apply to the outgoing
+        // one.
         parts.extensions.clear();
         let mut builder = client::conn::http1::Builder::new();
         builder.max_buf_size(EGRESS_HEAD_BYTES_MAX);
@@ -210,7 +211,7 @@ impl<R: Resolve> Proxy<R> {
         let mut request = Request::from_parts(parts, body);
         let too_many = early_answers(&mut request);
         let (mut parts, body) = tokio::select! {
-            // Too many are too many, also where the answer itself came in the same moment.
+            // The limit counts even if the final answer comes at the same moment.
             biased;
             () = too_many.notified() => {
                 let text = format!("`{endpoint}` answered more than {EGRESS_INFORMATIONAL_MAX} times that an answer is to come");
@@ -237,8 +238,7 @@ impl<R: Resolve> Proxy<R> {
                 Err(kind) => refused = Some((address, kind)),
             }
         }
-        // One address in an answer that is not public does not close the others; it is only never connected
-        // to.
+        // A non-public address in an answer does not block the others; it is just never connected to.
         if checked.is_empty() {
             return Err(match refused {
                 Some((address, kind)) => Denied::refused(self.special(endpoint, address, kind)),
@@ -248,7 +248,7 @@ impl<R: Resolve> Proxy<R> {
         let until = Instant::now() + self.patience.connect;
         let mut denied = Denied::late(format!("`{endpoint}` did not take a connection in {:?}", self.patience.connect));
         for (at, address) in checked.iter().enumerate() {
-            // A dead address leaves those behind it their share of the time.
+            // A dead address leaves the addresses after it their share of the time.
             let share = until.saturating_duration_since(Instant::now()) / u32::try_from(checked.len() - at).unwrap_or(1);
             match timeout_at(Instant::now() + share, TcpStream::connect(address)).await {
                 Ok(Ok(stream)) => {
@@ -292,8 +292,8 @@ impl<R: Resolve> Proxy<R> {
         let mut answer = Response::new(Full::new(format!("{}\n", denied.text).into()).map_err(|never| match never {}).boxed());
         *answer.status_mut() = denied.status;
         answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-        // The body of a refused `CONNECT` is read by no client in use, but each of them shows what stands
-        // behind the number.
+        // No client in use reads the body of a refused `CONNECT`, but each of them shows the reason phrase
+        // after the status code.
         if let Ok(reason) = ReasonPhrase::try_from(denied.text.into_bytes()) {
             answer.extensions_mut().insert(reason);
         }

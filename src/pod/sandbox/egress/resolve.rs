@@ -17,7 +17,8 @@ use crate::{
     },
 };
 
-/// Finds the addresses of a name. Asked once for a connection: what is connected to is what was checked.
+/// Finds the addresses of a name. The proxy asks once for a connection, so that it connects to the address
+/// that it checked.
 pub(super) trait Resolve: Send + Sync + 'static {
     fn resolve(&self, endpoint: &Endpoint) -> impl Future<Output = io::Result<Vec<SocketAddr>>> + Send;
 }
@@ -37,8 +38,8 @@ impl Resolve for System {
     async fn resolve(&self, endpoint: &Endpoint) -> io::Result<Vec<SocketAddr>> {
         let permit = self.lookups.clone().acquire_owned().await.map_err(io::Error::other)?;
         let Endpoint { host, port } = endpoint.clone();
-        // The C library's lookup cannot be cancelled: one that nobody waits for any more keeps its thread. So
-        // it keeps its permit as well, or a name server that does not answer would fill the host's threads.
+        // The C library's lookup cannot be cancelled: an abandoned lookup keeps its thread. So it keeps its
+        // permit as well, or a name server that does not answer would fill the host's threads.
         let lookup = start(move || {
             let _permit = permit;
             Ok((host.as_str(), port).to_socket_addrs()?.take(EGRESS_ADDRESSES_MAX).collect())

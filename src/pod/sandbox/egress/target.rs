@@ -1,7 +1,7 @@
 //! Determines from a request's head where the request wants to go, and whether that name was granted. Pure.
 //!
-//! Two readers could read one request differently. So a head that could be read in two ways is refused, and
-//! the target that was checked is both the one that is connected to and the one that the other side is told.
+//! Two readers could read one request differently. So a head that could be read in two ways is refused. The
+//! proxy connects to the checked target, and names the same target to the server.
 
 use std::collections::BTreeSet;
 
@@ -14,8 +14,7 @@ use hyper::{
 
 use crate::model::{grant::Endpoint, limits::NAMED_IN_MESSAGE_MAX};
 
-/// Longest piece of a request that a message repeats, in bytes: a name that is too long is shown to be just
-/// that.
+/// Longest piece of a request that a message repeats, in bytes; enough to show that a name is too long.
 const SHOWN_BYTES: usize = 80;
 
 /// Why a request is not carried.
@@ -27,7 +26,7 @@ pub(super) struct Denied {
 }
 
 impl Denied {
-    /// By the rules: the operator may change that.
+    /// Refused by the rules; the operator may change that.
     pub fn refused(text: String) -> Denied {
         Denied { status: StatusCode::FORBIDDEN, text }
     }
@@ -68,8 +67,8 @@ pub(super) fn wanted(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<
         }
     };
     let wrong = || Denied::malformed(format!("`{}` is not a host and a port, e.g. `api.example.com:443`", shown(authority.as_str())));
-    // Taken apart here and not by `port_u16`, which is silent about a port that is not one. A user's name has
-    // no place here: it makes one name look like another.
+    // Parsed here and not by `port_u16`, which silently ignores an invalid port. A user's name is refused: it
+    // makes one name look like another.
     let port = authority.as_str().strip_prefix(authority.host()).ok_or_else(wrong)?;
     let port = match port {
         "" | ":" if method != Method::CONNECT => ":80",
@@ -78,8 +77,8 @@ pub(super) fn wanted(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<
     format!("{}{port}", authority.host()).parse().map_err(|_| wrong())
 }
 
-/// The path and query of a request as they go on: with a `/` before them, whatever stood between them and the
-/// name.
+/// The path and query of a request as they are sent on: with a leading `/`, whatever stood between them and
+/// the name.
 ///
 /// Errors: never for an address that hyper parsed.
 pub(super) fn path(uri: &Uri) -> Result<Uri, Denied> {
@@ -104,13 +103,13 @@ pub(super) fn check(endpoint: &Endpoint, allowed: &BTreeSet<Endpoint>, recipe: &
     )))
 }
 
-/// A piece of a request as it may stand in a message.
+/// A piece of a request in the form in which a message may show it.
 fn shown(text: &str) -> String {
     let plain: String = text.chars().take(SHOWN_BYTES).map(|c| if c.is_ascii_graphic() { c } else { '?' }).collect();
     if plain.len() < text.len() { format!("{plain}...") } else { plain }
 }
 
-/// Headers that are said to the next hop and not to the end, in both directions.
+/// Headers that are for the next hop only, in both directions.
 const HOP: [HeaderName; 9] = [
     CONNECTION,
     HeaderName::from_static("keep-alive"),
@@ -137,13 +136,13 @@ fn strip(headers: &mut HeaderMap) {
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
 }
 
-/// Makes the headers of a request those that go on to `endpoint`, whatever `Host` they named.
+/// Replaces the headers of a request by those that go on to `endpoint`, whatever `Host` they named.
 ///
 /// Errors: never for an endpoint that was parsed.
 pub(super) fn onward(headers: &mut HeaderMap, endpoint: &Endpoint) -> Result<(), Denied> {
     strip(headers);
-    // The length is said again by whoever sends the body on, as it was read: two readers cannot differ about
-    // it. And the body is not held back for a `100 Continue`.
+    // The sender of the forwarded body states its length again, as it was read, so that two readers cannot
+    // differ about it. And the body is not held back for a `100 Continue`.
     for name in [CONTENT_LENGTH, EXPECT] {
         headers.remove(name);
     }
@@ -154,10 +153,10 @@ pub(super) fn onward(headers: &mut HeaderMap, endpoint: &Endpoint) -> Result<(),
     Ok(())
 }
 
-/// Makes the headers of a response those that go back to the pod.
+/// Replaces the headers of a response by those that go back to the pod.
 pub(super) fn homeward(headers: &mut HeaderMap) {
-    // A length beside chunks is one reading too many; alone it stays, since the answer to `HEAD` has it and
-    // no body.
+    // A length beside chunks allows two readings. Alone it stays, because the answer to `HEAD` has a length
+    // and no body.
     if headers.contains_key(TRANSFER_ENCODING) {
         headers.remove(CONTENT_LENGTH);
     }

@@ -1,6 +1,6 @@
-//! A pod's way out, with real connections on the loopback.
+//! Tests of a pod's network access, with real connections on the loopback.
 //!
-//! The name server is made up, because the ones that matter here are those that lie.
+//! The name server is made up, because the important ones here are those that lie.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -19,11 +19,11 @@ use crate::{
     pod::sandbox::egress::*,
 };
 
-/// What no test should take; each waits for an event and not for a time.
+/// Longer than any test should take; each waits for an event and not for a time.
 const LONG: Duration = Duration::from_secs(20);
 
-/// A name server with an answer for each lookup, the last one for all that follow. None: it does not answer
-/// at all.
+/// A name server with an answer for each lookup; the last answer serves all later ones. `None`: it does not
+/// answer at all.
 struct Names(Vec<Option<Vec<SocketAddr>>>, Arc<AtomicUsize>);
 
 impl Resolve for Names {
@@ -68,7 +68,7 @@ impl Out {
     /// Sends `request` and reads to the end.
     async fn ask(&self, request: impl AsRef<[u8]>) -> String {
         let mut stream = self.open().await;
-        // One that was refused in the middle may not take the rest.
+        // A request that is refused midway may not take the rest.
         let _ = stream.write_all(request.as_ref()).await;
         all(&mut stream).await
     }
@@ -88,7 +88,7 @@ async fn head(stream: &mut TcpStream) -> String {
     text
 }
 
-/// A server that answers each connection with `answer` once it has read `until`, and tells what it read.
+/// A server that answers each connection with `answer` once it has read `until`, and reports what it read.
 async fn server(until: &'static str, answer: &'static str) -> (SocketAddr, tokio::sync::mpsc::Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
@@ -130,7 +130,7 @@ async fn a_server_that_only_ever_promises_an_answer_is_left() {
     let promising = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut sent = 0_u64;
-        // For as long as anybody takes it.
+        // For as long as the other side reads it.
         while stream.write_all(early.repeat(64).as_bytes()).await.is_ok() {
             sent += 64;
         }
@@ -189,7 +189,7 @@ async fn a_request_is_carried_to_whom_its_uri_names_and_to_nobody_else() {
          Connection: keep-alive, X-Mine\r\nX-Mine: 1\r\nX-Kept: yes\r\nUpgrade: h2c\r\nTE: trailers\r\n\r\nGET http://{there}/second HTTP/1.1\r\n\r\n"
     );
     let answer = out.ask(request).await.to_lowercase();
-    // Where it leads next is the client's to ask for, here.
+    // The client has to ask for the place where it leads next.
     assert!(answer.starts_with("http/1.1 302 found\r\n") && answer.ends_with("\r\n\r\nhi"), "{answer}");
     assert!(answer.contains("location: http://10.0.0.1/\r\n") && answer.contains("connection: close\r\n") && !answer.contains("x-hop"));
     let seen = told.recv().await.unwrap().to_lowercase();
@@ -212,12 +212,13 @@ async fn a_body_is_carried_as_it_was_read_and_cannot_hide_a_second_request() {
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("2\r\nok\r\n0\r\n\r\n"), "{answer}");
     let seen = told.recv().await.unwrap().to_lowercase();
     assert!(!seen.contains("hidden") && !seen.contains("content-length") && seen.ends_with("\r\n\r\n3\r\nabc\r\n0\r\n\r\n"), "{seen}");
-    // What an answer without a body says of its length is about the one that it would have had.
+    // The length in an answer without a body is that of the body which it would have had.
     let (there, _told) = server("\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n").await;
     let out = out_with(&[there.to_string()], Vec::new(), patience());
     let answer = out.ask(format!("HEAD http://{there}/ HTTP/1.1\r\nHost: x\r\n\r\n")).await.to_lowercase();
     assert!(answer.starts_with("http/1.1 200 ok\r\n") && answer.contains("content-length: 5\r\n"), "{answer}");
-    // A client that waits for leave to send gets it, and one whose side is closed is answered.
+    // A client that waits for permission to send gets it, and a client whose sending side is closed is
+    // answered.
     let (there, mut told) = server("body", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
     let out = out_with(&[there.to_string()], Vec::new(), patience());
     let mut stream = out.open().await;
@@ -241,7 +242,7 @@ async fn what_was_not_granted_is_refused_with_what_to_do() {
         "CONNECT a.example:80 HTTP/1.1\r\nHost: x\r\n\r\n".into(),
     ] {
         let answer = out.ask(&request).await;
-        // In the first line too, which is what clients show of a refused tunnel.
+        // The text is in the first line too, which is what clients show of a refused tunnel.
         let first = answer.lines().next().unwrap();
         assert!(first.starts_with("HTTP/1.1 403 ") && first.contains("was not granted to `acme/x`"), "{answer}");
         assert!(answer.trim_end().ends_with(first.trim_start_matches("HTTP/1.1 403 ")), "{answer}");
@@ -250,7 +251,7 @@ async fn what_was_not_granted_is_refused_with_what_to_do() {
     assert_eq!((out.lookups.load(Ordering::Relaxed), out.egress.refused()), (0, 3));
     let refusals = out.egress.refusals();
     assert!(refusals.len() == 2 && refusals[0].contains(&there.to_string()) && refusals[1].contains("a.example:80"), "{refusals:?}");
-    // However many follow, the last few are kept, and one that is tried again pushes no other out.
+    // The last few are kept, however many follow, and a repeated one pushes out no other.
     for port in 1..=EGRESS_REFUSALS_MAX + 1 {
         for _ in 0..2 {
             out.ask(format!("CONNECT b.example:{port} HTTP/1.1\r\nHost: x\r\n\r\n")).await;
@@ -280,7 +281,8 @@ async fn a_granted_name_does_not_open_the_machine_or_its_neighbours() {
         assert!(answer.contains("grant the address itself as well") && out.egress.refused() == 1, "{answer}");
     }
     assert!(told.try_recv().is_err(), "somebody was connected to");
-    // Granted itself, it is reached; and of an answer with both kinds only the granted one is.
+    // An address that is granted itself is reached; of an answer with both kinds, only the granted address
+    // is.
     let metadata = SocketAddr::from(([169, 254, 169, 254], port));
     for answers in [vec![there], vec![metadata, there]] {
         let out = out_with(&[name.clone(), there.to_string()], vec![Some(answers)], patience());
@@ -334,7 +336,7 @@ async fn who_is_slow_loses_the_connection_and_who_is_dead_is_named() {
     let there = listener.local_addr().unwrap();
     let idle = Duration::from_millis(400);
     let out = out_with(&[there.to_string(), "a.example:80".into()], vec![None], Patience { idle, ..patience() });
-    // A head that drips in.
+    // A head that comes in byte by byte.
     let mut stream = out.open().await;
     let begun = tokio::time::Instant::now();
     let drip = async {
@@ -345,7 +347,7 @@ async fn who_is_slow_loses_the_connection_and_who_is_dead_is_named() {
     };
     let waited = drip.await;
     assert!((patience().head..LONG).contains(&waited), "{waited:?}");
-    // A tunnel that stands still, after it did not.
+    // A tunnel that stalls after some traffic.
     let mut stream = out.open().await;
     stream.write_all(format!("CONNECT {there} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
     let (mut other, _) = listener.accept().await.unwrap();
@@ -358,8 +360,8 @@ async fn who_is_slow_loses_the_connection_and_who_is_dead_is_named() {
     let begun = tokio::time::Instant::now();
     assert_eq!((all(&mut stream).await, all(&mut other).await), (String::new(), String::new()));
     assert!((idle / 2..LONG).contains(&begun.elapsed()), "{:?}", begun.elapsed());
-    // A name server that does not answer, one that knows no such name, a port that nobody has, a server that
-    // says nonsense.
+    // A name server that does not answer, one that does not know the name, a port without a server, a server
+    // that answers nonsense.
     let answer = out.ask("CONNECT a.example:80 HTTP/1.1\r\nHost: x\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 504 ") && answer.contains("`a.example:80`"), "{answer}");
     drop(listener);
@@ -410,7 +412,7 @@ async fn dropped_it_ends_every_connection_and_takes_no_new_one() {
     waiting.write_all(format!("GET http://{silent}/seen HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
     let mut idle = out.open().await;
     let at = out.at;
-    // Time for the request to be carried on, so that its other side has something to see the end of.
+    // Time for the request to be forwarded, so that its server can see the end.
     tokio::time::sleep(Duration::from_millis(100)).await;
     drop(out);
     for stream in [&mut tunnel, &mut other, &mut waiting, &mut idle] {
@@ -470,8 +472,7 @@ async fn only_a_listening_tcp_socket_is_a_way_out() {
     }
 }
 
-/// A pod, as far as this goes: a namespace with nothing but a loopback of its own, a listener in it, and a
-/// client.
+/// A stand-in for a pod: a namespace with only a loopback of its own, a listener in it, and a client.
 const POD: &str = r#"
 import ctypes, fcntl, socket, struct, sys
 libc = ctypes.CDLL(None, use_errno=True)

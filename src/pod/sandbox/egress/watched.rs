@@ -1,4 +1,4 @@
-//! Notices when a connection stalls, in whichever direction its bytes go.
+//! Notices when a connection stalls, whichever direction its bytes go.
 //!
 //! A tunnel and a forwarded request each have one clock over both of their streams: a download is silent in
 //! one direction, and a slow service is silent in both for a while.
@@ -19,7 +19,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-/// When something last went through.
+/// The time at which the last byte went through.
 #[derive(Clone)]
 pub(super) struct Clock {
     begun: Instant,
@@ -36,7 +36,7 @@ impl Clock {
         Watched { stream, clock: self.clone() }
     }
 
-    /// Until nothing went through for `patience`.
+    /// Waits until nothing has gone through for `patience`.
     pub async fn still(&self, patience: Duration) {
         loop {
             let until = self.begun + Duration::from_millis(self.last.load(Ordering::Relaxed)) + patience;
@@ -53,7 +53,7 @@ impl Clock {
     }
 }
 
-/// A stream that tells the clock of each byte.
+/// A stream that reports each byte to the clock.
 pub(super) struct Watched<S> {
     stream: S,
     clock: Clock,
