@@ -26,14 +26,14 @@ class Subject:
                 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                     signal.signal(number, signal.SIG_IGN)
                 os.write(write, str(os.getpid()).encode())
-                time.sleep(60)
+                time.sleep(600)
             os._exit(0)
         os.wait()
         grandchild = os.read(read, 32).decode()
         with open(marker + ".half", "w") as file:
             file.write(f"{os.getppid()} {os.getpid()} {grandchild}")
         os.rename(marker + ".half", marker)
-        time.sleep(60)
+        time.sleep(600)
 "#;
 
 const ANSWERS: &str = "import os\nclass Subject:\n    def run(self, input):\n        return os.getpid()\n";
@@ -86,7 +86,7 @@ impl Runaway {
 
 /// Keeper, pod and grandchild, once they run.
 async fn marked(folder: &Path) -> [u32; 3] {
-    within(30, "the pod and its grandchild run", || open_at(folder).join("marker").exists()).await;
+    within(60, "the pod and its grandchild run", || open_at(folder).join("marker").exists()).await;
     let text = std::fs::read_to_string(open_at(folder).join("marker")).unwrap();
     let pids: Vec<u32> = text.split_whitespace().map(|word| word.parse().unwrap()).collect();
     assert!(pids.iter().all(|pid| is_running(*pid)), "{pids:?}");
@@ -132,7 +132,7 @@ async fn the_next_host_ends_what_a_killed_one_left_and_touches_no_living_one() {
     let mut runaway = Runaway::start(folder).await;
     signal(runaway.host.id(), Signal::STOP);
     signal(runaway.keeper, Signal::KILL);
-    within(5, "the kernel ends the pod of a killed keeper", || !is_running(runaway.pod)).await;
+    within(60, "the kernel ends the pod of a killed keeper", || !is_running(runaway.pod)).await;
     runaway.kill_host();
     // Long enough for anybody who could still end it.
     tokio::time::sleep(std::time::Duration::from_millis(200)).await;
@@ -169,7 +169,7 @@ async fn a_host_ends_what_outlived_a_killed_keeper() {
     signal(keeper, Signal::KILL);
     let fault = running.outcome().await.unwrap_err();
     assert_eq!(fault.code, hob::model::Code::Crashed, "{fault:?}");
-    within(5, "what outlived the keeper is ended", || ![pod, grandchild].into_iter().any(is_running)).await;
+    within(60, "what outlived the keeper is ended", || ![pod, grandchild].into_iter().any(is_running)).await;
     rig.close().await;
 }
 
@@ -178,19 +178,19 @@ async fn a_host_ends_what_outlived_a_killed_keeper() {
 async fn a_host_ends_what_got_rid_of_its_marks() {
     let rig = Rig::without(&LEFT).await;
     let folder = rig.folder.path();
-    let unmarked =
-        SOURCE.replace("time.sleep(60)\n            os._exit(0)", "os.execve('/bin/sleep', ['sleep', '60'], {})\n            os._exit(0)");
+    let unmarked = SOURCE
+        .replace("time.sleep(600)\n            os._exit(0)", "os.execve('/bin/sleep', ['sleep', '600'], {})\n            os._exit(0)");
     assert!(unmarked.contains("execve"));
     let recipe = recipe_at(folder, "unmarked", &unmarked, "", "");
     let running = rig.host.start(call(&recipe, json!(open_at(folder).join("marker"))));
     let [keeper, pod, grandchild] = marked(folder).await;
     let began = || std::fs::read_to_string(format!("/proc/{grandchild}/comm")).is_ok_and(|name| name.trim() == "sleep");
-    within(5, "another program runs", began).await;
+    within(60, "another program runs", began).await;
     assert_eq!(std::fs::read(format!("/proc/{grandchild}/environ")).unwrap(), b"", "it has no mark");
     signal(keeper, Signal::KILL);
     let fault = running.outcome().await.unwrap_err();
     assert_eq!(fault.code, hob::model::Code::Crashed, "{fault:?}");
-    within(5, "what outlived the keeper is ended", || ![pod, grandchild].into_iter().any(is_running)).await;
+    within(60, "what outlived the keeper is ended", || ![pod, grandchild].into_iter().any(is_running)).await;
     rig.close().await;
 }
 
@@ -209,7 +209,7 @@ async fn of_a_pod_in_a_process_namespace_a_killed_keeper_leaves_nothing() {
         .spawn()
         .unwrap();
     let marker = open_at(folder.path()).join("marker");
-    within(30, "the pod and its grandchild run", || marker.exists()).await;
+    within(60, "the pod and its grandchild run", || marker.exists()).await;
     let said: Vec<u32> = std::fs::read_to_string(marker).unwrap().split_whitespace().map(|word| word.parse().unwrap()).collect();
     let all = crate::zygotes::below(host.id());
     let numbers: Vec<u32> = all.iter().filter_map(|pid| inner_number(*pid)).collect();
@@ -219,7 +219,7 @@ async fn of_a_pod_in_a_process_namespace_a_killed_keeper_leaves_nothing() {
     signal(keeper, Signal::KILL);
     let below: Vec<u32> = all.into_iter().filter(|pid| crate::zygotes::children(host.id()).iter().all(|child| child != pid)).collect();
     assert!(below.len() >= 3, "a first process, a pod and a grandchild: {below:?}");
-    within(5, "all of it is ended", || !below.iter().any(|pid| is_running(*pid))).await;
+    within(60, "all of it is ended", || !below.iter().any(|pid| is_running(*pid))).await;
     host.kill().unwrap();
     host.wait().unwrap();
 }

@@ -114,7 +114,7 @@ impl Rig {
     pub async fn close_within(&self, drain: Duration) {
         self.host.shutdown_within(drain).await;
         // Its own end of each pod is certain; the kernel may take a moment to forget a process.
-        within(3, "no process is left", || processes_below(self.folder.path()).is_empty()).await;
+        within(60, "no process is left", || processes_below(self.folder.path()).is_empty()).await;
         assert_eq!(scratch_files(self.folder.path()), [""; 0], "the host leaves no file of a pod");
     }
 }

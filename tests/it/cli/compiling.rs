@@ -196,10 +196,10 @@ async fn a_compiler_ends_with_the_host_that_was_killed() {
     let rig = Rig::new();
     let dear = recipe(rig.folder.path(), "lab/branched", &branches(60_000));
     let mut host = rig.command(&["call", dear.to_str().unwrap(), "run", "{}"]).spawn().unwrap();
-    crate::support::within(30, "its glue is compiled", || !compilers(&rig).is_empty()).await;
+    crate::support::within(60, "its glue is compiled", || !compilers(&rig).is_empty()).await;
     signal(host.id(), rustix::process::Signal::KILL);
     host.wait().unwrap();
-    crate::support::within(10, "nobody compiles any more", || compilers(&rig).is_empty()).await;
+    crate::support::within(60, "nobody compiles any more", || compilers(&rig).is_empty()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -165,16 +165,16 @@ async fn a_callback_that_panics_cancels_its_call_and_a_dropped_call_gives_it_no_
     let (host, asked) = (rig.host.clone(), call(&recipe, json!("panicked")));
     let panicked = tokio::spawn(async move { host.call_with(asked, |_| panic!("the app's own")).await }).await.unwrap_err();
     assert_eq!(panicked.into_panic().downcast_ref::<&str>(), Some(&"the app's own"));
-    within(5, "the worker stops", || open.join("panicked").exists()).await;
+    within(60, "the worker stops", || open.join("panicked").exists()).await;
     let (sender, mut received) = tokio::sync::mpsc::unbounded_channel();
     let (host, asked) = (rig.host.clone(), call(&recipe, json!("dropped")));
     let under_way = tokio::spawn(async move { host.call_with(asked, move |_| sender.send(()).unwrap()).await });
     received.recv().await.unwrap();
     under_way.abort();
     // The callback goes with the call.
-    within(5, "the callback is let go of", || matches!(received.try_recv(), Err(tokio::sync::mpsc::error::TryRecvError::Disconnected)))
+    within(60, "the callback is let go of", || matches!(received.try_recv(), Err(tokio::sync::mpsc::error::TryRecvError::Disconnected)))
         .await;
-    within(5, "the worker stops", || open.join("dropped").exists()).await;
+    within(60, "the worker stops", || open.join("dropped").exists()).await;
     rig.close().await;
 }
 
@@ -232,7 +232,7 @@ async fn a_call_that_waits_for_a_busy_pod_ends_with_its_own_deadline() {
     let recipe = rig.python("queue", source, false);
     rig.run(&recipe, json!(0)).await.unwrap();
     let long = tokio::spawn(rig.host.start(call(&recipe, json!(10))).outcome());
-    within(5, "the pod is busy", || rig.host.pods().iter().any(|pod| pod.state == "busy")).await;
+    within(60, "the pod is busy", || rig.host.pods().iter().any(|pod| pod.state == "busy")).await;
     let late = || call(&recipe, json!(0)).with_deadline(std::time::Duration::from_millis(200));
     assert_eq!(rig.host.call(late()).await.unwrap_err().code, Code::Deadline);
     let mut running = rig.host.start(late());
@@ -250,13 +250,13 @@ async fn a_changed_folder_gets_a_new_pod_and_the_old_one_ends_after_its_last_ask
     let recipe = rig.python("edited", source, false);
     let old = rig.run(&recipe, json!(0)).await.unwrap().output.into_value();
     let long = rig.host.start(call(&recipe, json!(2)));
-    within(5, "the old pod is busy", || rig.host.pods().iter().any(|pod| pod.state == "busy")).await;
+    within(60, "the old pod is busy", || rig.host.pods().iter().any(|pod| pod.state == "busy")).await;
     std::fs::write(recipe.join("pod/subject.py"), format!("{source}# edited\n")).unwrap();
     let new = rig.run(&recipe, json!(0)).await.unwrap().output.into_value();
     assert_ne!(old, new);
     assert_eq!(rig.host.pods().len(), 2, "the old pod is not forgotten while it works");
     assert_eq!(long.outcome().await.unwrap().output.into_value(), old);
-    within(5, "the old pod is over", || rig.host.pods().len() == 1).await;
+    within(60, "the old pod is over", || rig.host.pods().len() == 1).await;
     assert!(!is_running(old.as_u64().unwrap() as u32) && is_running(new.as_u64().unwrap() as u32));
     rig.host.shutdown().await;
 }
@@ -288,10 +288,10 @@ async fn an_installed_recipe_has_one_pod_and_none_once_it_is_removed() {
     assert_eq!((pids.len(), rig.host.pods().len()), (1, 1), "first calls at once share one pod");
 
     let long = rig.host.start(call(json!(1)));
-    within(5, "the pod is busy", || rig.host.pods().iter().any(|pod| pod.state == "busy")).await;
+    within(60, "the pod is busy", || rig.host.pods().iter().any(|pod| pod.state == "busy")).await;
     rig.host.remove(&name).await.unwrap();
     assert_eq!(rig.host.call(call(json!(0))).await.unwrap_err().code, Code::RecipeNotFound);
     assert!(pids.contains(&long.outcome().await.unwrap().output.into_value().as_u64().unwrap()), "its call goes on");
-    within(5, "the pod of what was removed is over", || rig.host.pods().is_empty()).await;
+    within(60, "the pod of what was removed is over", || rig.host.pods().is_empty()).await;
     rig.host.shutdown().await;
 }

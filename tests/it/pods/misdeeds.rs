@@ -112,7 +112,7 @@ async fn misbehaves(rig: &Rig, good: &Path, recipe: &Path, (file, code, says, po
     }
     assert!(took < Duration::from_secs(12), "{file}: told after {took:?}");
     // A pod that ignores the cancel does so after its caller has the fault.
-    within(3, &format!("{file} fires"), || rig.fired(file).is_some()).await;
+    within(60, &format!("{file} fires"), || rig.fired(file).is_some()).await;
     let pids = rig.fired(file).unwrap();
     assert_eq!(rig.run(good, json!(file)).await.unwrap().output.value(), &json!(file), "another recipe answers");
     match pod {
@@ -170,7 +170,7 @@ async fn a_second_answer_never_reaches_another_call() {
     let rig = Rig::new().await;
     let recipe = rig.hostile("answers_twice.py", "");
     assert_eq!(rig.run(&recipe, json!({})).await.unwrap().output.value(), &json!({ "answer": 1 }));
-    within(3, "the misdeed happens", || rig.fired("answers_twice.py").is_some()).await;
+    within(60, "the misdeed happens", || rig.fired("answers_twice.py").is_some()).await;
     // Either this call meets the violation, or it starts a new pod: it never gets the stray answer.
     match rig.run(&recipe, json!({})).await {
         Ok(outcome) => assert_eq!(outcome.output.value(), &json!({ "answer": 1 })),
@@ -218,7 +218,7 @@ async fn a_method_that_forks_answers_once() {
         let output = rig.run(&recipe, json!({})).await.unwrap().output.into_value();
         let pids = rig.fired("forks_and_returns_twice.py").unwrap();
         assert_eq!(output, json!({ "pid": pids[0], "child": pids[1] }), "the parent's answer");
-        within(3, "the child is gone", || outer(rig.folder.path(), &pids[1..2]).is_empty()).await;
+        within(60, "the child is gone", || outer(rig.folder.path(), &pids[1..2]).is_empty()).await;
     }
     assert_eq!(rig.host.pods().len(), 1);
     rig.close().await;
@@ -244,7 +244,7 @@ async fn a_cancel_that_is_heeded_keeps_the_process() {
     for _ in 0..2 {
         let late = call(&recipe, json!({})).with_deadline(std::time::Duration::from_millis(3_000));
         assert_eq!(rig.host.call(late).await.unwrap_err().code, Code::Deadline);
-        within(3, "the pod is free again", || rig.host.pods().iter().any(|pod| pod.state == "ready")).await;
+        within(60, "the pod is free again", || rig.host.pods().iter().any(|pod| pod.state == "ready")).await;
         assert!(rig.fired("never_answers.py").is_some());
     }
     assert_eq!(rig.host.pods()[0].asks, 2, "one pod took both asks");
@@ -256,7 +256,7 @@ async fn a_pod_that_ignores_sigterm_is_killed_in_the_end() {
     let rig = Rig::new().await;
     let recipe = rig.hostile("ignores_sigterm.py", "");
     let running = rig.host.start(call(&recipe, json!({})));
-    within(10, "the call reaches the pod", || rig.host.pods().iter().any(|pod| pod.state == "busy")).await;
+    within(60, "the call reaches the pod", || rig.host.pods().iter().any(|pod| pod.state == "busy")).await;
     let pid = rig.host.pods()[0].pid.unwrap();
     let (begun, said) = (Instant::now(), inner_number(pid).unwrap());
     rig.close_within(Duration::from_millis(300)).await;

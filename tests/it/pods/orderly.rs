@@ -101,7 +101,7 @@ async fn a_pod_that_is_replaced_ends_in_order_with_its_last_answer() {
         let recipe = buffered(&rig, name, &format!("recycle = {{ calls = 1 }}\n{pod}"), run, method);
         let place = rig.open().join(name);
         rig.host.call(call(&recipe, json!(place))).await.unwrap();
-        within(10, &format!("{name}: the pod is replaced"), || fs::read_to_string(&place).is_ok_and(|text| text.lines().count() == 3))
+        within(60, &format!("{name}: the pod is replaced"), || fs::read_to_string(&place).is_ok_and(|text| text.lines().count() == 3))
             .await;
         assert_ended(&place, name);
     }
@@ -121,7 +121,7 @@ async fn a_forked_pod_ends_in_order() {
     let place = rig.open().join("forked");
     let forked = call(&recipe, json!(place)).one_shot();
     assert_eq!(rig.host.call(forked).await.unwrap().output.into_value(), json!(true));
-    within(10, "its pod goes", || fs::read_to_string(&place).is_ok_and(|text| text.lines().count() == 3)).await;
+    within(60, "its pod goes", || fs::read_to_string(&place).is_ok_and(|text| text.lines().count() == 3)).await;
     assert_ended(&place, "forked");
     rig.close().await;
 }
@@ -134,7 +134,7 @@ async fn a_pod_that_cannot_start_ends_in_order() {
     let recipe = buffered(&rig, "failing", "", "", &method.replace("PLACE", &format!("{:?}", place.to_str().unwrap())));
     let fault = rig.host.call(call(&recipe, json!(1))).await.unwrap_err();
     assert_eq!(fault.code, Code::ImportFailed, "{fault:?}");
-    within(10, "the pod is gone", || rig.host.pods().is_empty()).await;
+    within(60, "the pod is gone", || rig.host.pods().is_empty()).await;
     assert_ended(&place, "failing");
     rig.close().await;
 }
@@ -143,8 +143,8 @@ async fn a_pod_that_cannot_start_ends_in_order() {
 async fn an_end_that_hangs_is_over_in_its_time_and_harms_nobody() {
     let rig = Rig::new().await;
     let hangs = [
-        ("thread", "threading.Thread(target=lambda: time.sleep(60)).start()"),
-        ("function", "atexit.register(lambda: time.sleep(60))"),
+        ("thread", "threading.Thread(target=lambda: time.sleep(600)).start()"),
+        ("function", "atexit.register(lambda: time.sleep(600))"),
         ("spins", "atexit.register(lambda: sum(iter(int, 1)))"),
         ("exits", "atexit.register(lambda: sys.exit(3))"),
     ];
@@ -158,7 +158,7 @@ async fn an_end_that_hangs_is_over_in_its_time_and_harms_nobody() {
         let first = rig.host.call(call(&recipe, json!(place))).await.unwrap().output.into_value();
         assert!(place.exists(), "{name}: it hangs at its end");
         let gone = || rig.host.pods().iter().all(|pod| pod.pid.and_then(inner_number).map(|pid| json!(pid)) != Some(first.clone()));
-        within(20, &format!("{name}: the pod is gone"), gone).await;
+        within(60, &format!("{name}: the pod is gone"), gone).await;
         assert_ne!(rig.host.call(call(&recipe, json!(place))).await.unwrap().output.into_value(), first, "{name}");
     }
     rig.close().await;

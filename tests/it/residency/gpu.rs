@@ -84,7 +84,7 @@ async fn on_a_real_gpu_one_model_at_a_time_and_its_memory_comes_back() {
     let first = who(&rig, &releases).await;
     assert_eq!((&first["gpu"], &first["count"]), (&Value::from(&*gpu.id), &Value::from(1)), "it sees its own alone");
     let measured = || rig.host.status().machine.residents.iter().map(|resident| resident.gpu_bytes).max().unwrap_or(0);
-    within(20, "it was measured", || (GB..2 * GB).contains(&measured())).await;
+    within(60, "it was measured", || (GB..2 * GB).contains(&measured())).await;
     println!("measured: {} MB for 1024 MB and a context", measured() >> 20);
     let kept = who(&rig, &keeps).await["pid"].as_u64().unwrap() as u32;
     who(&rig, &without).await;

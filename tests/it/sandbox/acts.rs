@@ -138,8 +138,8 @@ async fn attack(rig: &Rig, recipe: &Path, forked: bool) {
 
 /// The same without the look outside; gives what is said of the sandbox of the pod beside.
 pub async fn denied(rig: &Rig, recipe: &Path, victim: &Victim, table: &Table, how: &str) -> Confinement {
-    let resting = rig.host.start(one_shot(recipe, json!({"pause": 20.0})));
-    within(20, "a pod beside is at work", || rig.host.pods().iter().any(|pod| pod.state == "busy" && pod.pid.is_some())).await;
+    let resting = rig.host.start(one_shot(recipe, json!({"pause": 600.0})));
+    within(60, "a pod beside is at work", || rig.host.pods().iter().any(|pod| pod.state == "busy" && pod.pid.is_some())).await;
     let beside = rig.host.pods().into_iter().find(|pod| pod.state == "busy").unwrap();
     let targets = targets(rig, recipe, victim, parent(beside.pid.unwrap()), &beside.incarnation);
     let nobody_takes_all = ordinary::ON_THEIR_WAY.read().await;

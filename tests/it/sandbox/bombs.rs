@@ -57,7 +57,7 @@ class Subject:
             for _ in range(400):
                 try:
                     if os.fork() == 0:
-                        time.sleep(60)
+                        time.sleep(600)
                         os._exit(0)
                     children += 1
                 except OSError as error:

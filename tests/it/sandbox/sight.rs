@@ -54,9 +54,9 @@ fn watcher(rig: &Rig, more: &str) -> PathBuf {
 
 /// What a pod sees while another one of its recipe rests; that one's row too.
 async fn look(rig: &Rig, recipe: &Path, forked: bool) -> (Said, PodStatus) {
-    let resting = rig.host.start(one_shot(recipe, json!({"rest": 60})));
+    let resting = rig.host.start(one_shot(recipe, json!({"rest": 600})));
     let at_rest = || rig.host.pods().into_iter().find(|pod| pod.state == "busy" && pod.pid.is_some());
-    within(20, "a pod beside is at work", || at_rest().is_some()).await;
+    within(60, "a pod beside is at work", || at_rest().is_some()).await;
     let beside = at_rest().unwrap();
     assert_eq!(beside.forked, forked);
     let pid = beside.pid.unwrap();

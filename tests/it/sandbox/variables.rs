@@ -106,10 +106,10 @@ async fn what_a_recipe_sets_is_in_its_forked_pod_and_in_nothing_above_it() {
     within(60, "pods can be forked", || rig.host.status().zygotes.first().is_some_and(|zygote| zygote.state == ZygoteState::Ready)).await;
     // The one that was started stays busy: the next is a forked one.
     let busy = rig.host.start(call(&recipe, json!({"pause": 8.0})));
-    within(20, "the started one is at work", || rig.host.pods().iter().any(|pod| pod.state == "busy")).await;
+    within(60, "the started one is at work", || rig.host.pods().iter().any(|pod| pod.state == "busy")).await;
     let forked = || rig.host.pods().into_iter().find(|pod| pod.forked && pod.state == "busy" && pod.pid.is_some());
     let asked = rig.host.start(call(&recipe, json!({"pause": 3.0})));
-    within(20, "a forked one is at work", || forked().is_some()).await;
+    within(60, "a forked one is at work", || forked().is_some()).await;
     let mut pid = forked().unwrap().pid.unwrap();
     let ours: BTreeSet<String> = ["PATH", "LANG", "HOB_FAMILY"].map(String::from).into();
     while pid != std::process::id() {

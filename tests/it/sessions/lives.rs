@@ -69,18 +69,18 @@ async fn what_needs_a_session_says_so_and_what_has_none_does_too() {
 async fn an_exclusive_session_refuses_a_second_call_and_a_shared_one_lets_it_wait() {
     let rig = Rig::new().await;
     let alone = recipe(&rig, "alone", COUNTER, "mode = \"exclusive\"", "");
-    let sleeping = rig.host.start(in_session(&alone, "a", json!({ "do": "sleep", "seconds": 30 })));
-    within(10, "the call has the pod", || rig.host.pods().iter().any(|pod| pod.state == "busy")).await;
+    let sleeping = rig.host.start(in_session(&alone, "a", json!({ "do": "sleep", "seconds": 600 })));
+    within(60, "the call has the pod", || rig.host.pods().iter().any(|pod| pod.state == "busy")).await;
     let busy = run(&rig.host, &alone, "a", json!({})).await.unwrap_err();
     assert_eq!((busy.code, busy.retryable), (Code::SessionBusy, true), "{busy:?}");
     assert_eq!(only(&rig.host).await.running, 1);
     drop(sleeping);
     let shared = recipe(&rig, "shared", COUNTER, "mode = \"shared\"", "");
     let first = rig.host.start(in_session(&shared, "a", json!({ "do": "sleep", "seconds": 1.0 })));
-    within(10, "the call has the pod", || rig.host.pods().iter().any(|pod| pod.recipe == "test/shared" && pod.state == "busy")).await;
+    within(60, "the call has the pod", || rig.host.pods().iter().any(|pod| pod.recipe == "test/shared" && pod.state == "busy")).await;
     let of = |priority| rig.host.start(in_session(&shared, "a", json!({})).with_priority(priority));
     let (bulk, normal) = (of(Priority::Bulk), of(Priority::Normal));
-    within(10, "both wait", || {
+    within(60, "both wait", || {
         let status = rig.host.status();
         let waiting = status.pools.iter().find(|pool| pool.recipe == "test/shared").map(|pool| pool.waiting);
         waiting.is_some_and(|waiting| waiting.normal + waiting.bulk == 2)
@@ -118,7 +118,7 @@ async fn an_idle_session_is_parked_and_brought_back_and_ends_when_its_time_is_ov
         rig.host.touch_session(&word(&brief), "a").await.unwrap();
     }
     assert_eq!(only(&rig.host).await.calls, 1, "a touch is as good as a call");
-    within(20, "it is closed", || session_folders(&rig).is_empty()).await;
+    within(60, "it is closed", || session_folders(&rig).is_empty()).await;
     assert_eq!(add(&rig.host, &brief, "a").await, 1, "and opened anew");
     rig.close().await;
 }
@@ -182,8 +182,8 @@ async fn what_is_closed_in_the_middle_of_a_call_ends_that_call_and_leaves_nothin
     add(&rig.host, &counter, "a").await;
     rig.host.close_session(&word(&counter), "a").await.unwrap();
     assert_eq!(std::fs::read_to_string(&mark).unwrap(), "closed", "its pod said goodbye");
-    let sleeping = rig.host.start(in_session(&counter, "a", json!({ "do": "sleep", "seconds": 60 })));
-    within(10, "the call has the pod", || rig.host.pods().iter().any(|pod| pod.state == "busy")).await;
+    let sleeping = rig.host.start(in_session(&counter, "a", json!({ "do": "sleep", "seconds": 600 })));
+    within(60, "the call has the pod", || rig.host.pods().iter().any(|pod| pod.state == "busy")).await;
     rig.host.close_session(&word(&counter), "a").await.unwrap();
     assert_eq!(sleeping.outcome().await.unwrap_err().code, Code::SessionNotFound);
     assert!(session_folders(&rig).is_empty());

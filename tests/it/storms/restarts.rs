@@ -65,7 +65,7 @@ async fn a_pod_that_fails_to_start_is_left_alone_and_lifted() {
     // What is wrong is still said.
     assert!(format!("{} {}", fault.message, fault.detail).contains("the licence is missing"), "{fault:?}");
     // Nothing is started meanwhile, whoever calls.
-    within(3, "the last one is over", || rig.host.pods().is_empty()).await;
+    within(60, "the last one is over", || rig.host.pods().is_empty()).await;
     for _ in 0..10 {
         assert_eq!(rig.run(&recipe, json!(1)).await.unwrap_err().code, Code::CoolingDown);
         tokio::time::sleep(Duration::from_millis(30)).await;

@@ -69,7 +69,7 @@ async fn what_was_accepted_is_done_where_there_is_time() {
         let running = rig.host.start(call(&recipe, json!({ "n": n, "ms": 25 })));
         calls.spawn(async move { (n, running.outcome().await) });
     }
-    crate::support::within(10, "a pod is busy", || rig.host.pods().iter().any(|pod| pod.state == "busy")).await;
+    crate::support::within(60, "a pod is busy", || rig.host.pods().iter().any(|pod| pod.state == "busy")).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     let begun = Instant::now();
     rig.close().await;
@@ -88,7 +88,7 @@ async fn what_is_in_hand_is_finished_first() {
         let (rig, call) = (rig.clone(), call(&recipe, json!({ "n": n, "ms": 600 })));
         calls.spawn(async move { rig.host.call(call).await.map(|outcome| outcome.output.into_value()) });
     }
-    crate::support::within(10, "both pods are busy", || rig.host.pods().iter().filter(|pod| pod.state == "busy").count() == 2).await;
+    crate::support::within(60, "both pods are busy", || rig.host.pods().iter().filter(|pod| pod.state == "busy").count() == 2).await;
     rig.close_within(Duration::ZERO).await;
     for end in calls.join_all().await {
         end.expect("an ask in hand that needs less than the grace is finished");
