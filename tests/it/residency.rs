@@ -169,8 +169,8 @@ async fn two_recipes_on_one_device_take_turns_interactive_first_and_bulk_goes_on
 
     let events = rig.host.residency_events();
     never_two_at_once(&events);
-    // At most the ask in hand was finished before the other had its turn. The first time its process had to be
-    // started besides, which takes as long as the machine takes.
+    // At most the ask in hand was finished before the other had its turn. The first time its process had to
+    // be started besides, which takes as long as the machine takes.
     assert!(left_behind[1..].iter().all(|asks| *asks <= 2), "{left_behind:?}");
     let loads = of(&events, ResidencyChange::Loaded);
     let (bulk_loads, interactive_loads) = (loads.iter().filter(|name| **name == "test/bulk").count(), loads.len());

@@ -367,7 +367,6 @@ fn no_files_use_each_other_in_a_circle() {
 }
 
 #[test]
-#[ignore = "rooms are still being arranged"]
 fn the_tree_has_no_circle_no_wide_struct_and_no_unnamed_wait() {
     let sources = files("src", "rs");
     let found = circles::circles(&sources);
