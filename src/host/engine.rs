@@ -59,7 +59,7 @@ impl HostState {
             shelf::blocking(move || engines.engine.glue(&engines.home).map(drop)).await?;
             tokio::select! {
                 prepared = host.engine.glue(&host.home)?.compile(&recipe) => prepared,
-                () = host.lifecycle.ended() => Err(Fault::new(Code::ShuttingDown, "the host ended while glue was compiled")),
+                () = host.lifecycle.ended() => Err(Fault::ending("host", "compiles no glue")),
             }
         });
         compiled.await.map_err(|error| Fault::new(Code::Internal, format!("compiling glue ended early: {error}")))?

@@ -34,7 +34,7 @@ impl Lifecycle {
     ///
     /// Errors: `shutting_down`.
     pub fn check_open(&self, what: &str) -> Result<(), Fault> {
-        if self.is_closing() { Err(Fault::ending(what)) } else { Ok(()) }
+        if self.is_closing() { Err(Fault::ending("host", what)) } else { Ok(()) }
     }
 
     pub fn close(&self) {

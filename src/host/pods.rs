@@ -122,7 +122,7 @@ impl Pods {
     ) -> Result<Watcher, Fault> {
         let mut state = self.state();
         if state.closed {
-            return Err(Fault::ending("starts no pod any more"));
+            return Err(Fault::ending("host", "starts no pod any more"));
         }
         let scratch = match &state.scratch {
             Some(scratch) => scratch.clone(),

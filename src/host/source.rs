@@ -61,7 +61,7 @@ impl Spawner for Source {
 
     fn spawn(&self, slot: Slot) -> BoxFuture<'_, Result<Watcher, Fault>> {
         Box::pin(async move {
-            let host = self.host.upgrade().ok_or_else(|| Fault::new(Code::ShuttingDown, "the host is gone"))?;
+            let host = self.host.upgrade().ok_or_else(|| Fault::ending("host", "starts no pod"))?;
             let parts = &self.parts;
             let (shelf, recipe) = (host.clone(), parts.recipe.clone());
             // Verify that the recipe's own files are still those of the install; the recipe may have been
@@ -121,7 +121,7 @@ impl Spawner for Source {
             // calls.
             let host_of_pod = host.clone();
             let started = certainly(move || host_of_pod.pods.start(&host_of_pod.home, slot, family.as_ref(), spec)).panicking().await;
-            let watcher = started.unwrap_or_else(|| Err(Fault::ending("starts no pod")))?;
+            let watcher = started.unwrap_or_else(|| Err(Fault::ending("host", "starts no pod")))?;
             // A session's pod has the session's state: a host that is about to end must not end it to collect
             // compiled files.
             let cache = key.filter(|_| host.forks || self.session.is_none());

@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout},
+};
 
 use super::{HostState, blobs, entry::Entry, forking::Verdict, journal::Record, parts::Parts, pods::Started, run};
 use crate::{
@@ -18,8 +21,7 @@ use crate::{
         Blame, Blob, Call, Code, Event, Fault, Verified,
         case::{Case, End},
         events,
-        limits::{CALL_EVENTS_BYTES_MAX, DOCUMENT_BYTES_MAX, SHUTDOWN_MS, ZYGOTE_CANARY_MS, ZYGOTE_IDLE_MS, ZYGOTE_LOOK_MS},
-        status::PodState,
+        limits::{CALL_EVENTS_BYTES_MAX, DOCUMENT_BYTES_MAX, SHUTDOWN_MS, ZYGOTE_CANARY_MS, ZYGOTE_IDLE_MS},
     },
     pod::{Boot, Family, Program},
     shelf::{blocking, durable, environment::Environment, files::scratch::Scratch},
@@ -29,6 +31,8 @@ use crate::{
 #[derive(Default)]
 pub struct Zygotes {
     state: Mutex<ZygotesState>,
+    /// Notified when a zygote has booted, or failed to.
+    booted: Notify,
 }
 
 #[derive(Default)]
@@ -72,9 +76,7 @@ pub fn observe(host: &Arc<HostState>, started: &Started) {
     }
     let (host, parts, first) = (Arc::downgrade(host), parts.clone(), first.clone());
     tokio::spawn(async move {
-        while !first.is_over() && !first.was_ready() {
-            tokio::time::sleep(Duration::from_millis(ZYGOTE_LOOK_MS)).await;
-        }
+        first.ready().await;
         let verdict = find_out(&host, &parts, program, environment).await;
         let name = &parts.recipe.manifest().name;
         parts.forkable.set(match verdict {
@@ -114,6 +116,7 @@ impl Zygotes {
         let variables: Vec<(String, String)> = pod.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
         let key = format!("{:?} {:?} {variables:?}", program, pod.preload);
         let _booting = loop {
+            let booted = self.booted.notified();
             let found = {
                 let mut state = self.state();
                 let found = state.by_key.get(&key).cloned();
@@ -128,7 +131,7 @@ impl Zygotes {
                 Some(Zygote::Ready(family)) => return Ok(family),
                 Some(Zygote::Unforkable(why)) => return Err(why),
                 // Another recipe boots the same zygote.
-                Some(Zygote::Booting) | None => tokio::time::sleep(Duration::from_millis(ZYGOTE_LOOK_MS)).await,
+                Some(Zygote::Booting) | None => booted.await,
             }
         };
         let booted = boot(host, &program, pod.preload.as_slice(), variables, environment).await;
@@ -170,6 +173,8 @@ impl Drop for Booting<'_> {
         if matches!(state.by_key.get(&self.key), Some(Zygote::Booting)) {
             state.by_key.remove(&self.key);
         }
+        drop(state);
+        self.zygotes.booted.notify_waiters();
     }
 }
 
@@ -308,16 +313,7 @@ pub async fn try_case(host: &Arc<HostState>, parts: &Parts, trial: &Arc<Entry>) 
 async fn becomes_ready(host: &Arc<HostState>, trial: &Entry) -> Result<(), Fault> {
     let Some(pool) = trial.pool(host) else { return Ok(()) };
     pool.warm();
-    loop {
-        tokio::time::sleep(Duration::from_millis(ZYGOTE_LOOK_MS)).await;
-        let status = pool.status();
-        if status.pods.iter().any(|pod| pod.state == PodState::Ready) {
-            return Ok(());
-        }
-        if status.crashes > 0 {
-            return Err(status.last_fault.unwrap_or_else(|| Fault::new(Code::Crashed, "it ended before it was ready")));
-        }
-    }
+    pool.ready().await
 }
 
 /// The first case, by name, that ends in an answer and needs no session, with its blobs.

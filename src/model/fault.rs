@@ -305,10 +305,10 @@ impl Fault {
         }
     }
 
-    /// The fault of a host that is shutting down; `what` says what the host no longer does, as in
-    /// `takes no more calls`.
-    pub(crate) fn ending(what: &str) -> Fault {
-        Fault::new(Code::ShuttingDown, format!("the host is ending and {what}")).hint("call again when it was started anew")
+    /// The fault of something that is shutting down, `host` or `server`; `what` says what it no longer does, as
+    /// in `takes no more calls`.
+    pub(crate) fn ending(of: &str, what: &str) -> Fault {
+        Fault::new(Code::ShuttingDown, format!("the {of} is ending and {what}")).hint("call again when it was started anew")
     }
 
     /// Sets the next step: a text that is true at every door, or a [`Hint`] with actions.

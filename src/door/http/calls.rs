@@ -35,7 +35,7 @@ use crate::{
             body::whole,
             handed::{Leaving, Wish},
             requests::header,
-            server::{Phase, Server, shutting_down},
+            server::{Phase, Server},
             status,
         },
         lines::{self, CallBody},
@@ -202,7 +202,7 @@ impl UnderWay {
 async fn over(phase: &mut watch::Receiver<Phase>) -> Fault {
     // If the server is gone, this fault reaches nobody.
     let _ = phase.wait_for(|phase| *phase == Phase::Over).await;
-    shutting_down("the server is ending, and the call did not end in the time that was left for it")
+    Fault::ending("server", "the call did not end in the time that was left for it")
 }
 
 /// The result of one step of a call's answer: the bytes to send, and the next step.

@@ -7,7 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use super::{answers::overloaded, handed};
 use crate::{
     host::Host,
-    model::{Code, Fault, limits},
+    model::{Fault, limits},
 };
 
 /// The phase of a server's life. Once the sender is gone, the server has no connections any more.
@@ -46,13 +46,13 @@ impl Server {
     /// Errors: `shutting_down`, `overloaded`.
     pub(super) fn admit(&self) -> Result<OwnedSemaphorePermit, Fault> {
         if self.is_closing() {
-            return Err(shutting_down("the server is ending and begins no call any more"));
+            return Err(begins_no_call());
         }
         let full = |_| overloaded(format!("{} calls are under way, the most that run at once", limits::SERVE_CALLS_MAX));
         self.calls.clone().try_acquire_owned().map_err(full)
     }
 }
 
-pub(super) fn shutting_down(message: &str) -> Fault {
-    Fault::new(Code::ShuttingDown, message).hint("call again when it was started anew")
+pub(super) fn begins_no_call() -> Fault {
+    Fault::ending("server", "begins no call any more")
 }

@@ -15,7 +15,7 @@ use crate::{
         answers::{IsFull, answer, refused, refused_as},
         audience::Audience,
         requests::query,
-        server::{Server, shutting_down},
+        server::{Server, begins_no_call},
     },
     model::{
         Code, Fault, RecipeName, act, hint, limits,
@@ -101,7 +101,7 @@ pub async fn health(State(server): State<Arc<Server>>) -> Response {
         Err(fault) => return refused(&fault),
     };
     let refused = match server.is_closing() {
-        true => Some(shutting_down("the server is ending and begins no call any more")),
+        true => Some(begins_no_call()),
         false => status.refused.clone(),
     };
     let healthy = status.is_healthy() && refused.is_none();

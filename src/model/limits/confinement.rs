@@ -59,9 +59,6 @@ pub const ZYGOTE_BOOT_MS: u64 = 120_000;
 /// How long a zygote without pods is kept, in milliseconds; then it ends and frees its memory.
 pub const ZYGOTE_IDLE_MS: u64 = 600_000;
 
-/// Between two checks whether a zygote, or its first pod, is ready, in milliseconds.
-pub const ZYGOTE_LOOK_MS: u64 = 20;
-
 /// How long a recipe's case may take on the first forked pod, before others are forked, in milliseconds.
 pub const ZYGOTE_CANARY_MS: u64 = 120_000;
 

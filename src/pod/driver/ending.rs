@@ -85,7 +85,7 @@ impl Driver {
         {
             self.end.blame = Some(loads_less());
         }
-        let was_ready = self.shared.was_ready.load(Ordering::Acquire);
+        let was_ready = self.shared.was_ready();
         let unwanted = match &self.end.blame {
             // There was no pod: what waits gets another one.
             _ if ending == Ending::NeverBegan => false,
@@ -278,7 +278,7 @@ impl Driver {
         let ticketed = self.in_flight.asks.values().find_map(|sent| sent.ticketed.as_ref());
         let during = match ticketed {
             Some(ticketed) => format!(" during `{}`", ticketed.pending.request.operation.name),
-            None if self.shared.was_ready.load(Ordering::Acquire) => String::new(),
+            None if self.shared.was_ready() => String::new(),
             None => " before it was ready".to_owned(),
         };
         let fault = match (&self.end.blame, ending) {

@@ -233,7 +233,7 @@ impl Driver {
             Action::SendDrain => self.say_drain(),
             Action::SendUnit(first) => self.send_unit(first),
             Action::Serve => {
-                self.shared.was_ready.store(true, Ordering::Release);
+                self.shared.set_ready();
                 self.loaded();
                 self.clocks.idles(Instant::now());
                 self.wants_work = true;

@@ -1,4 +1,4 @@
-//! A change of a pool's state: made under the lock; others are notified after it.
+//! A change of a pool's state: made under the lock; waiters are notified after it.
 
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ pub(super) struct Change<'a> {
     /// Time since the pool was made.
     pub now: Duration,
     refused: Vec<(Vec<Pending>, Fault)>,
+    is_news: bool,
 }
 
 impl Change<'_> {
@@ -25,6 +26,11 @@ impl Change<'_> {
         if !asks.is_empty() {
             self.refused.push((asks, fault));
         }
+    }
+
+    /// Notifies those who wait for a pod of the pool: one became ready, ended, or could not be started.
+    pub fn tell_waiters(&mut self) {
+        self.is_news = true;
     }
 
     /// Ends all waiting asks with that fault.
@@ -36,19 +42,19 @@ impl Change<'_> {
 
 impl PoolShared {
     /// Changes the state under the lock. After the lock is released, tells the callers of refused asks, and
-    /// notifies those who wait for a closed pool to be quiet.
+    /// notifies those who wait for a pod to be ready or for a closed pool to be quiet.
     pub(super) fn change<T>(&self, act: impl FnOnce(&mut Change<'_>) -> T) -> T {
         let mut state = self.lock();
-        let mut change = Change { now: self.now(), state: &mut state, refused: Vec::new() };
+        let mut change = Change { now: self.now(), state: &mut state, refused: Vec::new(), is_news: false };
         let done = act(&mut change);
-        let refused = change.refused;
+        let (refused, is_news) = (change.refused, change.is_news);
         let is_quiet = state.is_closed_and_quiet();
         drop(state);
         for (asks, fault) in refused {
             asks.into_iter().for_each(|ask| ask.finish(Reply::Fault(fault.clone())));
         }
-        if is_quiet {
-            self.wake_closers();
+        if is_news || is_quiet {
+            self.changed.notify_waiters();
         }
         done
     }

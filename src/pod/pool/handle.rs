@@ -18,6 +18,7 @@ use crate::{
         pool::{
             PoolShared,
             ask::{Ask, Pending, Request, digest},
+            member::Member,
             poison::Tally,
             refusals::{ending, overdue},
             restarts::MayStart,
@@ -108,6 +109,25 @@ impl Pool {
         });
     }
 
+    /// Completes when a pod of the pool is ready.
+    ///
+    /// Errors: the fault of the last pod that ended or could not be started, if there is one before that.
+    pub async fn ready(&self) -> Result<(), Fault> {
+        loop {
+            let changed = self.0.changed();
+            {
+                let state = self.0.lock();
+                if state.members.iter().any(Member::is_serving) {
+                    return Ok(());
+                }
+                if let Some(fault) = &state.last_fault {
+                    return Err(fault.clone());
+                }
+            }
+            changed.await;
+        }
+    }
+
     /// Forgets failures: the next ask starts a pod at once, and inputs that ended a pod are tried again.
     pub fn lift(&self) {
         self.0.change(|change| {
@@ -186,9 +206,9 @@ impl Pool {
         let pool = &self.0;
         self.refuse_all();
         loop {
-            let quiet = pool.quiet();
-            let quiet_now = pool.lock().is_quiet();
-            if quiet_now || timeout_at(until, quiet).await.is_err() {
+            let changed = pool.changed();
+            let is_quiet = pool.lock().is_quiet();
+            if is_quiet || timeout_at(until, changed).await.is_err() {
                 break;
             }
         }

@@ -72,8 +72,9 @@ struct PoolShared {
     state: Mutex<PoolState>,
     /// Whether any input is remembered for having ended a pod; only then are inputs digested.
     suspects: AtomicBool,
-    /// Notified when a closed pool has nothing left to do.
-    quiet: Notify,
+    /// Notified when a pod becomes ready, ends, or cannot be started, and when a closed pool has nothing left
+    /// to do.
+    changed: Notify,
 }
 
 impl PoolShared {
@@ -86,7 +87,7 @@ impl PoolShared {
             concurrency,
             born: Instant::now(),
             suspects: AtomicBool::new(false),
-            quiet: Notify::new(),
+            changed: Notify::new(),
             state: Mutex::new(PoolState::new()),
         })
     }
@@ -122,13 +123,9 @@ impl PoolShared {
         self.suspects.store(!state.poison.is_empty(), Ordering::Relaxed);
     }
 
-    /// Completes when a closed pool is quiet, if that happens from now on.
-    fn quiet(&self) -> Notified<'_> {
-        self.quiet.notified()
-    }
-
-    fn wake_closers(&self) {
-        self.quiet.notify_waiters();
+    /// Completes at the next notification of `changed` from now on.
+    fn changed(&self) -> Notified<'_> {
+        self.changed.notified()
     }
 
     /// Called after any change to waiting asks or pods: wakes the pod that should take next, and starts more
@@ -238,6 +235,7 @@ impl PoolShared {
     fn ended(&self, slot: u64, end: End) {
         let jitter = (RandomState::new().hash_one(slot) % 1_000) as f64 / 1_000.0;
         self.change(|change| {
+            change.tell_waiters();
             let (state, now) = (&mut *change.state, change.now);
             state.members.retain(|member| member.slot() != slot);
             // If the recipe has other pods, the waiting asks wait for those.

@@ -47,7 +47,7 @@ impl PoolShared {
 }
 
 pub(super) fn ending() -> Fault {
-    Fault::ending("takes no more work")
+    Fault::ending("host", "takes no more work")
 }
 
 pub(super) fn overdue() -> Fault {

@@ -62,6 +62,7 @@ impl Slot {
             if let Some(member) = change.state.member(self.id) {
                 member.report_ready();
             }
+            change.tell_waiters();
             pool.offer(change.state, None);
         });
     }

@@ -124,6 +124,23 @@ impl Rig {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_pod_is_told_when_one_is_ready_or_has_failed() {
+    for fails in [false, true] {
+        let rig = Rig::unready(1, 1, 1);
+        let pool = rig.pool.clone();
+        let waits = tokio::spawn(async move { pool.ready().await });
+        advance(Duration::from_millis(1)).await;
+        assert!(!waits.is_finished());
+        match fails {
+            false => rig.ready(1).await,
+            true => rig.pods()[0].dies(),
+        }
+        // No clock: the paused one would run for ever.
+        assert_eq!(waits.await.unwrap().map_err(|fault| fault.code), if fails { Err(Code::Crashed) } else { Ok(()) });
+    }
+}
+
 /// Ten minutes of a recipe with `min` pods, which all end in one way before they serve an ask.
 #[tokio::test(start_paused = true)]
 async fn no_end_of_a_pod_that_served_nobody_is_outside_the_restart_policy() {

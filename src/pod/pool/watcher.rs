@@ -35,7 +35,8 @@ pub(in crate::pod) struct PodShared {
     pub pid: AtomicU32,
     pub asks: AtomicU64,
     pub in_hand: AtomicUsize,
-    pub was_ready: AtomicBool,
+    /// Whether it took, or could have taken, an ask.
+    was_ready: watch::Sender<bool>,
     pub forked: AtomicBool,
     /// Set once its sandbox is complete.
     pub confinement: OnceLock<Confinement>,
@@ -66,7 +67,7 @@ impl PodShared {
             pid: AtomicU32::new(0),
             asks: AtomicU64::new(0),
             in_hand: AtomicUsize::new(0),
-            was_ready: AtomicBool::new(false),
+            was_ready: watch::Sender::new(false),
             forked: AtomicBool::new(false),
             confinement: OnceLock::new(),
             in_group: AtomicBool::new(false),
@@ -154,6 +155,15 @@ impl PodShared {
         }
     }
 
+    /// It could take an ask now.
+    pub fn set_ready(&self) {
+        self.was_ready.send_if_modified(|was_ready| !std::mem::replace(was_ready, true));
+    }
+
+    pub fn was_ready(&self) -> bool {
+        *self.was_ready.borrow()
+    }
+
     pub fn age_ms(&self) -> u64 {
         self.born.elapsed().as_millis() as u64
     }
@@ -204,7 +214,16 @@ impl Watcher {
 
     /// Whether it took, or could have taken, an ask.
     pub fn was_ready(&self) -> bool {
-        self.shared.was_ready.load(Ordering::Acquire)
+        self.shared.was_ready()
+    }
+
+    /// Waits until the pod is ready for the first time, or over. Cancel-safe.
+    pub async fn ready(&self) {
+        let (mut ready, mut finished) = (self.shared.was_ready.subscribe(), self.finished.clone());
+        tokio::select! {
+            _ = ready.wait_for(|ready| *ready) => {}
+            _ = finished.wait_for(|finished| *finished) => {}
+        }
     }
 
     /// Waits until its libraries keep something on disk with which the next pod could begin, or it is over.
