@@ -10,7 +10,8 @@ import sys
 
 from . import guard, steps, tracebacks, values, wire
 
-#: The codes that a pod may use (docs/pod-protocol.md).
+#: The codes that an author may give a fault. The runner reports a refusal of the sandbox itself
+#: (`sandbox_denied`).
 CODES = frozenset(
     (
         "recipe_failed",

@@ -100,8 +100,8 @@ pub struct Schedule<T> {
     next_cohort: u64,
     /// All asks of each class, oldest first.
     classes: [BTreeMap<Ticket, Entry<T>>; 3],
-    /// Asks that may run together, next one first. No lane is empty.
-    lanes: BTreeMap<Key, Lane>,
+    /// Asks that may run together, by what they have in common. No set of candidates is empty.
+    candidates: BTreeMap<Key, Candidates>,
     deadlines: BTreeSet<(Duration, Priority, Ticket)>,
     /// Units in a row that passed over the oldest ask of each class.
     passed_over: [u32; 3],
@@ -129,7 +129,7 @@ struct Order {
     ticket: Ticket,
 }
 
-/// What the asks of a lane have in common.
+/// What asks that may run together have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
     Alone,
@@ -141,11 +141,11 @@ enum Key {
 }
 
 #[derive(Debug)]
-struct Lane {
+struct Candidates {
     order: BTreeSet<Order>,
     /// The sum over all its asks.
     cost: u128,
-    /// No ask of the lane has to run before this time; may be too early once asks have left.
+    /// None of them has to run before this time; may be too early once asks have left.
     hold: Duration,
 }
 
@@ -188,7 +188,7 @@ impl<T> Schedule<T> {
             next_ticket: 1,
             next_cohort: 1,
             classes: [BTreeMap::new(), BTreeMap::new(), BTreeMap::new()],
-            lanes: BTreeMap::new(),
+            candidates: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             passed_over: [0; 3],
             sent_away: 0,
@@ -273,7 +273,7 @@ impl<T> Schedule<T> {
 
     /// Removes and returns all asks, by class, oldest first.
     pub fn drain(&mut self) -> Vec<T> {
-        self.lanes.clear();
+        self.candidates.clear();
         self.deadlines.clear();
         let all = self.classes.iter_mut().flat_map(std::mem::take).map(|(_, entry)| entry.item).collect();
         self.note_empty();
@@ -296,14 +296,24 @@ impl<T> Schedule<T> {
 
     /// Number of units that the waiting asks would make if all batches were full: for [`grow`].
     pub fn units(&self) -> usize {
-        let items = |lane: &Lane| {
-            let first = lane.order.first()?;
+        let items = |candidates: &Candidates| {
+            let first = candidates.order.first()?;
             let group = self.classes[first.class as usize].get(&first.ticket)?.waiting.group.as_ref()?;
             let batch = group.batch()?;
-            let by_cost = batch.cost.as_ref().map_or(0, |cost| lane.cost.div_ceil(u128::from(cost.max.max(1))));
-            Some(lane.order.len().div_ceil(batch.items.max(1)).max(usize::try_from(by_cost).unwrap_or(usize::MAX)).min(lane.order.len()))
+            let by_cost = batch.cost.as_ref().map_or(0, |cost| candidates.cost.div_ceil(u128::from(cost.max.max(1))));
+            Some(
+                candidates
+                    .order
+                    .len()
+                    .div_ceil(batch.items.max(1))
+                    .max(usize::try_from(by_cost).unwrap_or(usize::MAX))
+                    .min(candidates.order.len()),
+            )
         };
-        self.lanes.iter().map(|(key, lane)| if *key == Key::Alone { lane.order.len() } else { items(lane).unwrap_or(0) }).sum()
+        self.candidates
+            .iter()
+            .map(|(key, candidates)| if *key == Key::Alone { candidates.order.len() } else { items(candidates).unwrap_or(0) })
+            .sum()
     }
 
     /// A unit ended well.
@@ -337,11 +347,11 @@ impl<T> Schedule<T> {
 
     fn insert(&mut self, ticket: Ticket, entry: Entry<T>) {
         let (order, hold) = (entry.order(ticket), entry.hold());
-        let new = || Lane { order: BTreeSet::new(), cost: 0, hold };
-        let lane = self.lanes.entry(entry.waiting.key()).or_insert_with(new);
-        lane.order.insert(order);
-        lane.cost += u128::from(entry.waiting.cost());
-        lane.hold = lane.hold.min(hold);
+        let new = || Candidates { order: BTreeSet::new(), cost: 0, hold };
+        let candidates = self.candidates.entry(entry.waiting.key()).or_insert_with(new);
+        candidates.order.insert(order);
+        candidates.cost += u128::from(entry.waiting.cost());
+        candidates.hold = candidates.hold.min(hold);
         self.deadlines.insert((order.deadline, order.class, ticket));
         self.classes[order.class as usize].insert(ticket, entry);
     }
@@ -350,11 +360,11 @@ impl<T> Schedule<T> {
     fn detach(&mut self, class: Priority, ticket: Ticket) -> Option<Entry<T>> {
         let entry = self.classes[class as usize].remove(&ticket)?;
         let key = entry.waiting.key();
-        if let Some(lane) = self.lanes.get_mut(&key) {
-            lane.order.remove(&entry.order(ticket));
-            lane.cost -= u128::from(entry.waiting.cost());
-            if lane.order.is_empty() {
-                self.lanes.remove(&key);
+        if let Some(candidates) = self.candidates.get_mut(&key) {
+            candidates.order.remove(&entry.order(ticket));
+            candidates.cost -= u128::from(entry.waiting.cost());
+            if candidates.order.is_empty() {
+                self.candidates.remove(&key);
             }
         }
         self.deadlines.remove(&(entry.waiting.deadline, class, ticket));
@@ -384,23 +394,23 @@ impl<T> Schedule<T> {
 
     /// The first ask in order, apart from those that are being gathered.
     fn first(&self, gathering: &[Key]) -> Option<(Order, Key)> {
-        let lanes = self.lanes.iter().filter(|(key, _)| !gathering.contains(key));
-        lanes.filter_map(|(key, lane)| Some((*lane.order.first()?, *key))).min_by_key(|(order, _)| *order)
+        let candidates = self.candidates.iter().filter(|(key, _)| !gathering.contains(key));
+        candidates.filter_map(|(key, candidates)| Some((*candidates.order.first()?, *key))).min_by_key(|(order, _)| *order)
     }
 
     /// The asks that share a batch with `lead`, in order.
     fn gather(&mut self, lead: Order, key: Key, now: Duration) -> Gathered {
         let entry = |order: &Order| self.classes[order.class as usize].get(&order.ticket);
         let alone = Gathered::Unit(Vec::new());
-        let (Some(lane), Some(first)) = (self.lanes.get_mut(&key), entry(&lead)) else { return alone };
+        let (Some(candidates), Some(first)) = (self.candidates.get_mut(&key), entry(&lead)) else { return alone };
         let Some(batch) = first.waiting.group.as_ref().and_then(Group::batch) else { return alone };
         let cost_max = batch.cost.as_ref().map_or(u64::MAX, |cost| cost.max);
-        // Usually, when a push asks again, the sums over the whole lane are enough.
-        if lane.hold > now && lane.order.len() < batch.items && lane.cost < u128::from(cost_max) {
-            return Gathered::NotBefore(lane.hold);
+        // Usually, when a push asks again, the sums over all candidates are enough.
+        if candidates.hold > now && candidates.order.len() < batch.items && candidates.cost < u128::from(cost_max) {
+            return Gathered::NotBefore(candidates.hold);
         }
         let (mut others, mut cost, mut hold, mut misfits) = (Vec::new(), first.waiting.cost(), first.hold(), 0);
-        for order in lane.order.iter().filter(|order| **order != lead) {
+        for order in candidates.order.iter().filter(|order| **order != lead) {
             if others.len() + 1 >= batch.items || cost >= cost_max || misfits > BATCH_MISFITS_MAX {
                 break;
             }
@@ -419,7 +429,7 @@ impl<T> Schedule<T> {
         if is_full || hold <= now {
             return Gathered::Unit(others);
         }
-        lane.hold = hold;
+        candidates.hold = hold;
         Gathered::NotBefore(hold)
     }
 

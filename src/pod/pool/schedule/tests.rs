@@ -442,12 +442,12 @@ proptest! {
             prop_assert_eq!(schedule.is_empty(), waits.is_empty());
             prop_assert_eq!(schedule.next_expiry(), waits.values().map(|(ask, _)| ask.deadline).min());
             prop_assert!(schedule.units() <= waits.len() && (schedule.units() == 0) == waits.is_empty());
-            prop_assert!(schedule.lanes.values().all(|lane| !lane.order.is_empty()));
-            prop_assert_eq!(schedule.lanes.values().map(|lane| lane.order.len()).sum::<usize>(), waits.len());
+            prop_assert!(schedule.candidates.values().all(|some| !some.order.is_empty()));
+            prop_assert_eq!(schedule.candidates.values().map(|some| some.order.len()).sum::<usize>(), waits.len());
         }
         let mut left = schedule.drain();
         left.sort();
         prop_assert_eq!(left, waits.keys().map(|ticket| ticket.0).collect::<Vec<_>>());
-        prop_assert!(schedule.is_empty() && schedule.lanes.is_empty());
+        prop_assert!(schedule.is_empty() && schedule.candidates.is_empty());
     }
 }
