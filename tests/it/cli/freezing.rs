@@ -261,7 +261,6 @@ fn nothing_of_the_freeze_corpus_keeps_a_server_from_answering_others_or_from_end
     }
     begun("lab/free", "op9");
     // The same documents without a check: the cost of carrying them, with the work of their pod.
-    // work among it.
     let free = others(&mut || {
         for (at, (.., input)) in dear.iter().enumerate() {
             call(&caller, "lab/free", &format!("op{at}"), input, 20_000);
