@@ -1,5 +1,5 @@
-//! `hob serve` and what talks to it: the same words come out as from a host of one's own, nothing of a call
-//! is left when its caller is gone, and the server ends in order or is survived.
+//! `hob serve` and its clients: the output is the same as from a host of one's own, nothing of a call is left
+//! when its caller is gone, and clients survive the server's end.
 
 use std::{
     fs,
