@@ -1,5 +1,5 @@
-"""A caller does not find the leftovers of another caller's work, and a program finds nothing of Hob's own where
-it looks."""
+"""A caller does not find the leftovers of another caller's work, and a program finds nothing of Hob's own
+where it looks."""
 
 import os
 import sys

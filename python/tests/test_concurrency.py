@@ -250,8 +250,8 @@ class Concurrency(unittest.TestCase):
             else:
                 self.assertEqual(found[victim]["output"], n)
                 answered[name] += 1
-        # Both outcomes of the race must occur, or this test shows nothing. (Asks that raise by hand never give
-        # an output.)
+        # Both outcomes of the race must occur, or this test shows nothing. (Asks that raise by hand never
+        # give an output.)
         for name in kinds:
             self.assertGreater(cancelled[name], 10, (cancelled, answered))
             self.assertTrue(answered[name] > 5 or name == "raising", (cancelled, answered))

@@ -153,7 +153,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if let Some(pid) = self.0 {
-            // It may be gone already; there is nobody to tell.
+            // It may be gone already; that needs no report.
             let _ = kill_process(pid, Signal::QUIT);
         }
     }

@@ -93,7 +93,7 @@ struct Group(Option<Pid>);
 impl Drop for Group {
     fn drop(&mut self) {
         if let Some(group) = self.0 {
-            // It may be gone already; there is nobody to tell.
+            // It may be gone already; that needs no report.
             let _ = kill_process_group(group, Signal::KILL);
         }
     }

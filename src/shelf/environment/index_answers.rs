@@ -186,7 +186,7 @@ async fn first_bytes(response: &mut Response) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// What a page is. A page is about the package if it names a file, or says in an index's words that it has
+/// Classifies a page. A page is about the package if it names a file, or says in an index's words that it has
 /// none.
 fn of_page(bytes: &[u8], media_type: Option<&str>) -> Answer {
     let text = String::from_utf8_lossy(bytes).to_ascii_lowercase();

@@ -64,7 +64,7 @@ async fn a_pod_that_fails_to_start_is_left_alone_and_lifted() {
     assert!(retry_after > 0 && fault.retryable, "{fault:?}");
     // The fault still says what is wrong.
     assert!(format!("{} {}", fault.message, fault.detail).contains("the licence is missing"), "{fault:?}");
-    // No pod starts meanwhile, whoever calls.
+    // No pod starts meanwhile, whichever caller asks.
     within(60, "the last one is over", || rig.host.pods().is_empty()).await;
     for _ in 0..10 {
         assert_eq!(rig.run(&recipe, json!(1)).await.unwrap_err().code, Code::CoolingDown);
