@@ -1,7 +1,6 @@
-"""Tests of what runs inside a pod: `python3 -m unittest discover -s python/tests -t python`.
+"""Tests of the code inside a pod: `python3 -m unittest discover -s python/tests -t python`.
 
-Apart from the Rust tests because they show the Python half alone, in seconds, with any interpreter from 3.9
-on.
+They test the Python half alone, in seconds, with any interpreter from 3.9 on.
 """
 
 import os

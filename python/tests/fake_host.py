@@ -1,8 +1,7 @@
-"""A host in a hundred lines: starts a pod through the real keeper and talks both lanes, one message at a
-time.
+"""A small host for all tests here: starts a pod through the real keeper and speaks on both lanes, one message
+at a time.
 
-Apart from the tests because all of them use it, and because the tests of the keeper kill a process that runs
-it.
+The tests of the keeper also run it in a process that they kill.
 """
 
 import array
@@ -37,11 +36,11 @@ class Lane:
         self.socket.sendall(b"".join(wire.encode(ask, message, tail)))
 
     def receive(self):
-        """The next frame; None at the end of the lane."""
+        """Returns the next frame; None at the end of the lane."""
         while not self.frames:
             try:
                 count = self.socket.recv_into(self.decoder.space())
-            except ConnectionResetError:  # it left what it was sent unread, as a pod that drains does
+            except ConnectionResetError:  # the pod left messages unread, as a draining pod does
                 return None
             if count == 0:
                 return None
@@ -86,13 +85,13 @@ class Pod:
                 file.write(textwrap.dedent(text))
         self.operations = operations or {}
         self.site_packages = site_packages
-        self.environment = environment  # the interpreter that the pod is to take itself for
+        self.environment = environment  # the interpreter that the pod should believe to run
         self.models = models or {}
-        self.models_folder = models_folder  # None: a host of before there was one
+        self.models_folder = models_folder  # None: as a host from before this folder existed
         self.concurrency = concurrency
         self.warm_up = warm_up
-        self.session = session  # the name of one
-        self.restore = restore  # the bytes of a checkpoint in JSON, to begin with
+        self.session = session  # the name of a session
+        self.restore = restore  # the bytes of a JSON checkpoint to begin with
         page = os.path.join(self.folder, "page")
         with open(page, "w+b") as file:
             file.truncate(4096)
@@ -172,7 +171,7 @@ class Pod:
         return self.control.receive()
 
     def ready(self, frame_bytes_max=16 << 20):
-        """hello, start, load, ready; gives itself."""
+        """Exchanges hello, start, load, ready; returns self."""
         assert self.hello()["type"] == "hello"
         started = self.start(frame_bytes_max)
         assert started and started.message == {"type": "started"}, (started and started.message, self.output)
@@ -182,7 +181,7 @@ class Pod:
         return self
 
     def ask(self, operation, input=None, blobs=None, left_ms=60_000):
-        """Sends an ask; gives its number."""
+        """Sends an ask; returns its number."""
         self.asked += 1
         blobs = blobs or {}
         message = {
@@ -198,7 +197,7 @@ class Pod:
         return self.asked
 
     def batch(self, operation, inputs, left_ms=60_000):
-        """Sends one batch; gives the numbers of its asks."""
+        """Sends one batch; returns the numbers of its asks."""
         asks = [self.asked + 1 + n for n in range(len(inputs))]
         self.asked += len(inputs)
         message = {
@@ -212,7 +211,7 @@ class Pod:
         return asks
 
     def answers(self, asks):
-        """The answers of these asks, in whatever order they come: ask -> message."""
+        """Receives the answers of these asks, in any order: ask -> message."""
         found = {}
         while len(found) < len(asks):
             frame, _ = self.answer()
@@ -221,7 +220,7 @@ class Pod:
         return found
 
     def answer_among(self, ask, *others):
-        """The message that answers `ask`; no answer of `others` may come before it."""
+        """Receives the answer of `ask`; no answer of `others` may come before it."""
         while True:
             frame = self.data.receive()
             assert frame is not None, f"the data lane ended: {self.output}"
@@ -230,20 +229,20 @@ class Pod:
                 return frame.message
 
     def call_among(self, operation, *others):
-        """The output of one ask, while others are in hand."""
+        """Sends one ask and returns its output, while others are in hand."""
         return self.answer_among(self.ask(operation), *others)["output"]
 
     def in_hand(self):
-        """The asks in hand, as a ping tells."""
+        """Returns the asks in hand, as the answer to a ping lists them."""
         self.control.send({"type": "ping", "seq": 0})
         return self.control.receive().message["asks"]
 
     def word(self, index):
-        """A u64 of the page."""
+        """Returns a u64 of the page."""
         return int.from_bytes(self.page[8 * index : 8 * index + 8], sys.byteorder)
 
     def answer(self, ask=None):
-        """Everything up to the answer of `ask`: (answer's frame, frames before it)."""
+        """Receives up to the answer of `ask`: (answer's frame, frames before it)."""
         before = []
         while True:
             frame = self.data.receive()
@@ -255,19 +254,19 @@ class Pod:
             before.append(frame)
 
     def call(self, operation, input=None, blobs=None, left_ms=60_000):
-        """One ask and its answer: the output, or the fault as `{"fault": ...}`."""
+        """Sends one ask; returns its output, or the fault as `{"fault": ...}`."""
         frame, _ = self.answer(self.ask(operation, input, blobs, left_ms))
         return frame.message["output"] if "output" in frame.message else {"fault": frame.message["fault"]}
 
     def wait(self):
-        """The exit status of the keeper, negative for a signal; all output is complete then."""
+        """Waits for the keeper, and all output; returns its exit status, negative for a signal."""
         status = self.process.wait(WAIT_S)
         for drain in self.drains:
             drain.join(WAIT_S)
         return status
 
     def close(self):
-        """Ends whatever is left, at once."""
+        """Kills everything that is left, at once."""
         self.control.socket.close()
         if self.data is not None:
             self.data.socket.close()
@@ -283,7 +282,7 @@ class Pod:
 
 
 def until(condition, seconds=WAIT_S):
-    """Waits until `condition()` is true; whether it became so."""
+    """Waits until `condition()` is true; returns whether it became true."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if condition():

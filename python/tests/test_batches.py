@@ -101,7 +101,7 @@ class Batches(unittest.TestCase):
         self.addCleanup(self.pod.close)
 
     def run_batch(self, operation, inputs):
-        """The messages that answer the items, in their order."""
+        """Runs a batch; returns the messages that answer its items, in their order."""
         asks = self.pod.batch(operation, inputs)
         found = self.pod.answers(asks)
         return [found[ask] for ask in asks]
@@ -176,7 +176,7 @@ class Batches(unittest.TestCase):
         for ask in (second[1], *third):
             self.pod.control.send({"type": "cancel", "ask": ask})
         found = self.pod.answers(first + second + third)
-        if self.concurrency == 1:  # else they began before they could be cancelled
+        if self.concurrency == 1:  # otherwise they began before the cancel
             self.assertEqual(found[second[0]]["output"], 2)
             self.assertEqual(found[second[2]]["output"], 6)
             for ask in (second[1], *third):

@@ -1,5 +1,5 @@
-"""What one caller's work leaves behind another does not find; and Hob's own words are nowhere that a program
-looks."""
+"""A caller does not find the leftovers of another caller's work, and a program finds nothing of Hob's own
+where it looks."""
 
 import os
 import sys
@@ -122,7 +122,7 @@ class One(unittest.TestCase):
         return pod
 
     def told(self, pod, operation, input=None):
-        """(output, what was reported before)."""
+        """Makes a call; returns its output, and the reports before it."""
         frame, before = pod.answer(pod.ask(operation, input))
         self.assertIn("output", frame.message, frame.message)
         return frame.message["output"], [frame.message["data"].get("of") for frame in before]
@@ -137,7 +137,7 @@ class One(unittest.TestCase):
     def test_a_thread_reports_to_the_work_that_started_it_and_then_to_nobody(self):
         pod = self.make()
         self.assertEqual(self.told(pod, "start", "ada"), ([False, "watch"], ["ada"]))
-        # What is done for an answered work is for nobody.
+        # Work that goes on after its answer belongs to no caller.
         pool = ["pool"] if self.concurrency == 1 else []
         self.assertEqual(self.told(pod, "again"), ([True, "watch"], ["again", *pool, "context"]))
 
@@ -292,7 +292,7 @@ class Several(One):
 
 
 class Alone(One):
-    """What only works that come one at a time can have put in order behind them."""
+    """State that the runner restores only if works come one at a time."""
 
     def test_folder_streams_and_alarm_are_as_load_left_them(self):
         pod = self.make()
@@ -327,7 +327,7 @@ class Alone(One):
 
 
 class Shadows(unittest.TestCase):
-    """A recipe with a file for every module of Python's: they are its own, and nothing of the runner's is."""
+    """A recipe with a file named like each module of Python: it gets its own files, the runner does not."""
 
     SOURCE = """
 import sys

@@ -106,7 +106,7 @@ class Blobs(unittest.TestCase):
         return 1
 
     def lend(self, number, size, write):
-        """Sends a region; gives its descriptor."""
+        """Sends a region; returns its descriptor."""
         descriptor = os.memfd_create("region")
         self.addCleanup(os.close, descriptor)
         os.truncate(descriptor, size)
@@ -122,7 +122,7 @@ class Blobs(unittest.TestCase):
         return descriptor
 
     def ask(self, operation, number, size):
-        """An ask with a blob in a region."""
+        """Sends an ask with a blob in a region."""
         self.pod.asked += 1
         blob = {"name": "x", "media_type": "application/octet-stream", "bytes": size, "region": number}
         message = {
@@ -198,7 +198,7 @@ class Blobs(unittest.TestCase):
         self.pod.answer(ask)
         for _ in range(3):
             self.pod.call("let_go", {"bytes": SIZE})
-        # No further word about room came: the next that comes is the pong.
+        # No further message about room came: the next message is the pong.
         self.assertTrue(until(lambda: self.pod.in_hand() == []))
 
     def test_no_room_is_a_fault(self):
@@ -243,7 +243,7 @@ class Blobs(unittest.TestCase):
             self.pod.control.send({"type": "cancel", "ask": ask})
             frame, before = self.pod.answer(ask)
             self.assertEqual((frame.message["fault"]["code"], before), ("cancelled", []))
-        # Where the cancel met it: waiting with the 65th, or on the way there.
+        # The cancel came while it waited with the 65th chunk, or before.
         self.assertTrue(until(lambda: re.search(rb"closed at 6[34]\b", self.pod.output["stdout"]), 5), self.pod.output)
 
 

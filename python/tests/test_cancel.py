@@ -1,4 +1,4 @@
-"""Cancelling: it ends the ask that was meant, at once where Python can, and never the next one."""
+"""Cancelling: it ends the cancelled ask, at once where Python can, and never the next one."""
 
 import random
 import time
@@ -124,7 +124,7 @@ class Cancel(unittest.TestCase):
                 ask = self.pod.ask(name)
                 self.assertTrue(until(lambda ask=ask: self.pod.in_hand() == [ask]))
                 if name in ("stream", "chatty"):
-                    time.sleep(0.2)  # the lane is full by now, and the pod waits in the middle of a frame
+                    time.sleep(0.2)  # the lane is full by now, and the pod waits within a frame
                 start = time.monotonic()
                 self.cancel(ask)
                 frame, _ = self.pod.answer(ask)
@@ -162,8 +162,8 @@ class Cancel(unittest.TestCase):
         for n in range(500):
             name = ("short", "short_async", "short_stream")[n % 3]
             victim = self.pod.ask(name, {"us": 300, "n": n})
-            # The next ask is there already: the cancel lands before, in or after the change from one to the
-            # other.
+            # The next ask has been sent already: the cancel arrives before, during or after the change from
+            # one to the other.
             following = self.pod.ask("short", {"us": 300, "n": -n})
             time.sleep(chance.random() * 0.0012)
             self.cancel(victim)
@@ -175,7 +175,7 @@ class Cancel(unittest.TestCase):
                 self.assertEqual(message["output"], n)
                 answered += 1
             self.assertEqual(self.pod.answer(following)[0].message.get("output"), -n)
-        # Both sides of the race were seen, or this test shows nothing.
+        # Both outcomes of the race must occur, or this test shows nothing.
         self.assertGreater(cancelled, 20)
         self.assertGreater(answered, 20)
 

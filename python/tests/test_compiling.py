@@ -1,4 +1,4 @@
-"""What is compiled of an environment, and that nothing of it is run."""
+"""Compiling the sources of an environment: which files are compiled, and that none of them runs."""
 
 import os
 import subprocess

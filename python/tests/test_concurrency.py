@@ -219,7 +219,7 @@ class Concurrency(unittest.TestCase):
                 before = pod.call_among("cleaned_up", neighbour)
                 ask = pod.ask(name)
                 self.assertTrue(until(lambda ask=ask: ask in pod.in_hand()))
-                time.sleep(0.05)  # its code runs, and the lane of a chatty one is full
+                time.sleep(0.05)  # the author's code runs; if it sends much, the lane is full
                 start = time.monotonic()
                 pod.control.send({"type": "cancel", "ask": ask})
                 message = pod.answer_among(ask, neighbour)
@@ -237,7 +237,7 @@ class Concurrency(unittest.TestCase):
         for n in range(600):
             name = kinds[n % len(kinds)]
             victim = pod.ask(name, {"us": 700, "n": n})
-            # What follows takes over the victim's thread; the cancel lands before, in or after the change.
+            # Later asks take over the victim's thread; the cancel arrives before, during or after the change.
             others = [pod.ask("short", {"us": 200, "n": -n}) for _ in range(3)]
             time.sleep(chance.random() * 0.002)
             pod.control.send({"type": "cancel", "ask": victim})
@@ -250,8 +250,8 @@ class Concurrency(unittest.TestCase):
             else:
                 self.assertEqual(found[victim]["output"], n)
                 answered[name] += 1
-        # Both sides of the race were seen, or this test shows nothing. (What raises by hand is never
-        # answered.)
+        # Both outcomes of the race must occur, or this test shows nothing. (Asks that raise by hand never
+        # give an output.)
         for name in kinds:
             self.assertGreater(cancelled[name], 10, (cancelled, answered))
             self.assertTrue(answered[name] > 5 or name == "raising", (cancelled, answered))

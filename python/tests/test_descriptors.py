@@ -1,4 +1,4 @@
-"""What an author's code does to descriptors that it did not open ends no pod in silence."""
+"""If an author's code misuses descriptors that it did not open, no pod ends without a reason."""
 
 import os
 import unittest
@@ -92,7 +92,7 @@ class Descriptors(unittest.TestCase):
             for misdeed in ("close_range", "close_each", "take_each", "close_own"):
                 self.assertIsNone(pod.call(misdeed), misdeed)
                 self.assertEqual(pod.call("nap"), "napped", misdeed)
-                self.assertTrue(until(lambda pod=pod: pod.in_hand() == []), misdeed)  # both lanes
+                self.assertTrue(until(lambda pod=pod: pod.in_hand() == []), misdeed)  # answered on both lanes
             self.assertEqual(pod.call("close_from"), 7)
             self.assertEqual(pod.call("echo", 1), 1)
 
@@ -100,7 +100,7 @@ class Descriptors(unittest.TestCase):
         for misdeed in ("close_natively", "take_natively"):
             pod = self.make()
             ask = pod.ask(misdeed)
-            pod.control.send({"type": "ping", "seq": 1})  # one of both lanes finds it
+            pod.control.send({"type": "ping", "seq": 1})  # one of the two lanes notices
             with self.assertRaises((AssertionError, OSError)):
                 pod.answer(ask)
             self.assertEqual(pod.wait(), 70, pod.output)
@@ -111,7 +111,7 @@ class Descriptors(unittest.TestCase):
         pod.call("close_own")
         fault = pod.call("mine")["fault"]
         self.assertEqual(fault["code"], "recipe_failed")
-        os.kill(int(self.pid(pod)), 10)  # SIGUSR1: its stacks
+        os.kill(int(self.pid(pod)), 10)  # SIGUSR1: print the stacks
         pod.control.send({"type": "drain"})
         self.assertEqual(pod.wait(), 0)
         self.assertIn(b"most recent call first", pod.output["stderr"])

@@ -1,4 +1,4 @@
-"""Which fault an exception is: a table, without a pod."""
+"""The fault for each exception: a table, without a pod."""
 
 import asyncio
 import errno
@@ -14,7 +14,7 @@ from hob_pod.residency import ModelPaths
 
 
 def named(name, *bases):
-    """An exception class as some library has it."""
+    """Returns an exception class like that of some library."""
     return type(name, bases or (Exception,), {})
 
 
@@ -88,7 +88,7 @@ class Table(unittest.TestCase):
                 fault = self.of(error)
                 self.assertEqual(fault["code"], "recipe_failed")
                 self.assertIn(f"is given it by its operator's `hob grant {ungranted[kind]}`; beyond that: ", fault["hint"])
-        # What is its own mistake stays one.
+        # The recipe's own mistake stays its own.
         own = [
             missed("/tmp/bookshelf"),
             missed("/dev/shm/outer/new"),
@@ -129,12 +129,12 @@ class Table(unittest.TestCase):
         retried = reasoned(lookup)
         for error in (
             lookup,
-            socket.gaierror(socket.EAI_NONAME, "Name or service not known"),  # of IPv4 addresses alone
+            socket.gaierror(socket.EAI_NONAME, "Name or service not known"),  # for IPv4 addresses only
             reasoned(lookup),
             reasoned(denied),
-            named("ConnectionError", OSError)(named("MaxRetryError")(retried)),  # as requests has it of urllib3
+            named("ConnectionError", OSError)(named("MaxRetryError")(retried)),  # requests from urllib3
             named("ConnectionError", OSError)(retried),
-            caused(named("ConnectError")("[Errno -3] x"), caused(named("ConnectError")("x"), lookup)),  # httpx of httpcore
+            caused(named("ConnectError")("[Errno -3] x"), caused(named("ConnectError")("x"), lookup)),  # httpx, httpcore
             caused(OSError("could not reach the hub"), reasoned(lookup)),
             handled(OSError("could not reach the hub"), reasoned(lookup)),
             handled(RuntimeError("check your connection"), denied),
@@ -153,7 +153,7 @@ class Table(unittest.TestCase):
                 with unittest.mock.patch.object(faults, "way_out", True):
                     self.assertIn("HTTPS_PROXY", self.of(error)["hint"])
             self.assertEqual(self.of(error)["code"], "recipe_failed", "nothing confines it")
-        # What was met and dealt with, and what has nothing to do with it.
+        # Errors that were handled, and unrelated errors.
         for error in (
             caused(handled(ValueError("x"), lookup), None),  # from None
             caused(OSError("x"), ValueError("y")),
@@ -166,7 +166,7 @@ class Table(unittest.TestCase):
         ):
             with self.subTest(repr(error)), unittest.mock.patch.object(faults, "confined", True):
                 self.assertEqual(self.of(error)["code"], "recipe_failed")
-        # Errors may lead back to each other, and be many.
+        # Chains of errors may be circular and long.
         ring = reasoned(None)
         ring.reason = OSError(ring)
         many = OSError("0")
@@ -210,7 +210,7 @@ class Table(unittest.TestCase):
                 self.assertIn(says, fault["hint"])
                 started = faults.of_start(error, "importing `pod:Pod`", MODELS, "/recipe/pod")
                 self.assertEqual(started["code"], "import_failed")
-        # What an author says is the author's.
+        # The author's own fault stays unchanged.
         self.assertNotIn("hint", self.of(Fault("recipe_failed", "no")))
         self.assertIn("before the first call", faults.of_start(KeyError("x"), "importing `pod:Pod`", MODELS, "/recipe/pod")["hint"])
         with unittest.mock.patch.object(faults, "confined", True):
@@ -277,7 +277,7 @@ class Table(unittest.TestCase):
             self.assertTrue(fault["detail"]["command"].startswith(f"echo {package} >> pod/requirements.in && uv pip compile"))
         wrapped = caused(RuntimeError("Failed to import transformers"), ModuleNotFoundError("no module", name="tensors"))
         self.assertEqual(self.of(wrapped)["detail"]["package"], "tensors")
-        # Python's own: no package would bring it.
+        # A module of Python itself: no package provides it.
         self.assertEqual(self.of(ModuleNotFoundError("no module", name="json.nothing"))["code"], "recipe_failed")
 
     def test_the_recipes_own_module_is_no_package(self):
@@ -297,7 +297,7 @@ class Table(unittest.TestCase):
         for error in (
             TimeoutError(),
             asyncio.TimeoutError(),
-            socket.timeout("timed out"),  # noqa: UP041 (before Python 3.10 it is another)
+            socket.timeout("timed out"),  # noqa: UP041 (before Python 3.10 it is another class)
             subprocess.TimeoutExpired("sox", 3),
             caused(RuntimeError("no answer"), TimeoutError()),
         ):

@@ -1,4 +1,4 @@
-"""Whatever an object of the author's does when it is asked, telling of it ends in a text. A table, without a
+"""Describing an author's object always ends in a text, whatever the object's methods do. A table, without a
 pod."""
 
 import builtins
@@ -10,7 +10,7 @@ from hob_pod import Fault, faults, guard, tracebacks, wire
 
 
 def misbehaving(method, does, *bases):
-    """An instance whose `method` does that."""
+    """Returns an instance whose `method` behaves as given."""
     return type("Odd", bases or (Exception,), {method: does})()
 
 
@@ -61,7 +61,7 @@ class TextOfItsOwn(str):
 class Telling(unittest.TestCase):
     def fault(self, error):
         fault = faults.of(error, "`run`", {"net": "/models/net"}, "/recipe/pod", True)
-        wire.dump(fault)  # plain, all of it
+        wire.dump(fault)  # all of it is plain data
         return fault
 
     def test_any_exception_is_one_fault(self):

@@ -13,8 +13,8 @@ FOLDER = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..", "te
 
 
 def kit():
-    """The text of each pod, by name: those with `#!` speak the protocol by hand, the others are run by the
-    runner."""
+    """Returns the text of each pod, by name: those with `#!` speak the protocol themselves, the runner runs
+    the others."""
     texts = {}
     for name in os.listdir(FOLDER):
         if name.endswith(".py") and name != "raw.py":
@@ -31,7 +31,7 @@ class Hostile(unittest.TestCase):
         return pod
 
     def bytes_of(self, pod):
-        """What comes on the data lane until half a second of silence or its end."""
+        """Returns the bytes on the data lane until half a second of silence or its end."""
         pod.data.socket.settimeout(0.5)
         raw = b""
         try:

@@ -1,8 +1,8 @@
-"""What an author's code set up to interrupt something comes whenever it likes: each caller still has one
-outcome, in whole frames.
+"""Interrupts that an author's code sets up may come at any moment: each caller still has one outcome, in
+whole frames.
 
-Handlers of signals that raise, and exceptions that threads set in others, come thousands of times, wherever
-the pod is by then.
+Signal handlers that raise, and exceptions that threads set in other threads, come thousands of times, wherever
+the pod's code is at that moment.
 """
 
 import os
@@ -154,11 +154,11 @@ class Interrupts(unittest.TestCase):
         for _ in range(ROUNDS):
             for name in CALLED:
                 blobs = {"a": b"a" * 100_000} if name == "blob" else None
-                # `answer` refuses what is of another ask, and the decoder what is no frame.
+                # `answer` refuses messages of other asks, and the decoder refuses bytes that are no frame.
                 frame, _before = pod.answer(pod.ask(name, {"n": 1}, blobs))
                 self.assertIn(frame.message.get("fault", {"code": "recipe_failed"})["code"], ("recipe_failed", "cancelled"))
                 outcomes.append("fault" in frame.message)
-            # Several at once, whose answers are held for each other.
+            # Several at once: their answers wait for each other.
             asks = [pod.ask("echo", n) for n in range(20)]
             outcomes += ["fault" in answer for answer in pod.answers(asks).values()]
         came = pod.call("end")
@@ -199,8 +199,8 @@ class Pod:
         self.assertIn("failed", outcomes)
 
     def test_a_handler_that_always_comes_again_holds_up_nothing(self):
-        # As one does that takes longer than its timer's interval. One that comes while the gate is shut waits
-        # for the work's end.
+        # Like a handler that takes longer than its timer's interval. An interrupt that comes while the gate
+        # is shut waits for the end of the work.
         source = """
 import signal
 import threading
@@ -244,7 +244,7 @@ class Pod:
         outcomes, came, _ = self.storm("handlers_raise")
         self.assertGreater(came[0], 50)
         if self.concurrency == 1:
-            self.assertIn(True, outcomes)  # some came into the author's code
+            self.assertIn(True, outcomes)  # some interrupts hit the author's code
 
     def test_handlers_of_signals_that_report(self):
         outcomes, came, _ = self.storm("handlers_report")
@@ -276,14 +276,14 @@ class InterruptsOfOne(Interrupts):
         pid = pod.call("on_signal")
         for name in ("huge", "large"):
             ask = pod.ask(name)
-            # Nobody reads, so that it stands in the middle of its answer.
+            # Nobody reads, so the pod stops in the middle of its answer.
             self.assertTrue(until(lambda: b"sock" in self.waits_in(pid) or b"unix" in self.waits_in(pid)), self.waits_in(pid))
             os.kill(pid, signal.SIGUSR2)
             until(lambda: False, 0.1)
             frame, _ = pod.answer(ask)
             self.assertEqual(set(frame.message["output"]), {"x"})
             self.assertEqual(pod.call("echo", 1), 1)
-        self.assertIn(b"Boom", pod.output["stderr"])  # it came, and was told
+        self.assertIn(b"Boom", pod.output["stderr"])  # the interrupt came, and was reported
 
     def waits_in(self, pid):
         with open(f"/proc/{pid}/wchan", "rb") as file:
@@ -293,7 +293,7 @@ class InterruptsOfOne(Interrupts):
 class InterruptsOfSeveral(Interrupts):
     concurrency = 2
 
-    # Signals are handled by the main thread, which no method runs on: only `load` could set a handler.
+    # The main thread handles signals, and no method runs on it: only `load` could set a handler.
     test_handlers_of_signals_that_raise_anywhere = test_handlers_of_signals_that_report = None
     test_a_keyboard_that_interrupts_anywhere = None
 

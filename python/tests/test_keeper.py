@@ -1,4 +1,4 @@
-"""The keeper: it ends as the pod did, and nothing of the pod outlives the host or the pod."""
+"""The keeper: it ends with the pod's exit status, and no process of the pod outlives the host or the pod."""
 
 import os
 import signal
@@ -20,8 +20,8 @@ class Pod:
         return scope.get("result")
 """
 
-# A pod that ignores what can be ignored, with descendants that hide: another session, another group, double
-# forks.
+# A pod that ignores all signals that can be ignored, with descendants that hide: another session, another
+# group, double forks.
 HIDE = """
 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
     signal.signal(number, signal.SIG_IGN)
@@ -108,7 +108,7 @@ class Keeper(unittest.TestCase):
         self.assertTrue(all(map(alive, pids)))
         pod.control.send({"type": "exit"})
         self.assertEqual(pod.wait(), 0)
-        # The keeper's end says that the tree is empty: no grace here.
+        # The tree is empty once the keeper has ended, so there is no grace period here.
         self.assertEqual([pid for pid in pids if alive(pid)], [])
 
     def test_sigquit_to_the_keeper_ends_everything_now(self):
@@ -287,7 +287,7 @@ class Executable(unittest.TestCase):
         self.assertEqual(pod.wait(), 4)
         lines = pod.output["stdout"].decode().splitlines()
         self.assertEqual(lines[0], "one|two words")
-        # 32 and 33 are the C library's own: a program cannot set them, so what our parent left stays.
+        # The C library reserves 32 and 33: a program cannot set them, so they stay as the parent left them.
         kept = ~(1 << 31 | 1 << 32)
         self.assertEqual([int(line.split()[1], 16) & kept for line in lines[1:]], [0, 0])
 

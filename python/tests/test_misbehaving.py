@@ -1,8 +1,8 @@
 """A property of the runner: whatever objects an author's code makes, each caller gets one outcome, and the
-next one sees nothing of it.
+next caller is not affected.
 
-Objects of random classes, whose special methods raise, recurse, lie or give nonsense, are returned, raised,
-yielded, reported and given in batches, by methods, threads and tasks. HOB_MISBEHAVING_ROUNDS says how many
+Objects of random classes, whose special methods raise, recurse, lie or return nonsense, are returned, raised,
+yielded, reported and returned in batches, by methods, threads and tasks. HOB_MISBEHAVING_ROUNDS says how many
 (300); HOB_SEED repeats a run that failed.
 """
 
@@ -13,7 +13,7 @@ import unittest
 from .fake_host import Pod
 
 ROUNDS = int(os.environ.get("HOB_MISBEHAVING_ROUNDS", "300"))
-# The same ones in each run of the default suite; others in each longer run.
+# Each run of the default suite makes the same objects; each longer run makes others.
 SEED = int(os.environ.get("HOB_SEED") or (random.SystemRandom().randrange(1 << 32) if "HOB_MISBEHAVING_ROUNDS" in os.environ else 5))
 
 SOURCE = '''
@@ -180,7 +180,7 @@ class Misbehaving(unittest.TestCase):
         self.assertIsNone(pod.process.poll())
 
     def told(self, pod, asks):
-        """The answer of each; no ask is answered twice, and nothing of it follows its answer."""
+        """Receives the answer of each ask: exactly one, and no message of that ask follows it."""
         found = {}
         while len(found) < len(asks):
             frame = pod.data.receive()

@@ -1,8 +1,8 @@
 """A table of misdeeds that recipes commit by accident or on purpose: the pod lives, each caller has one
-outcome, the next one sees nothing.
+outcome, and the next caller is not affected.
 
-Each is a few lines of a method. `fails` misdeeds end as the fault that is named; after each one a clean call
-finds the state of before.
+Each misdeed is a few lines of a method, and ends with an output or with the named fault. After each one a clean
+call finds the state of before.
 """
 
 import unittest
@@ -202,7 +202,7 @@ MISDEEDS = [
     ("raises_a_fault_with_a_strange_detail", "run", "raise hob_pod.Fault('recipe_failed', 'x', detail={'a': object()})", "recipe_failed"),
     ("reports_what_is_no_json", "run", "hob_pod.progress(a=object(), b=float('nan'), **{'\\ud800': 1})\nresult = 1", "output"),
 ]
-#: What is put back only where works come one at a time.
+#: Changes that are undone only if works come one at a time.
 OF_THE_PROCESS = ("sets_no_stdout", "closes_stdout", "changes_the_folder", "takes_its_folder_away", "sets_a_large_recursion_limit")
 KINDS = {"run": False, "run_async": False, "steps": True, "steps_async": True, "clean": False, "echo": False}
 
@@ -217,8 +217,8 @@ class Misdeeds(unittest.TestCase):
         for n, (name, kind, lines, wanted) in enumerate(MISDEEDS):
             with self.subTest(name):
                 if self.concurrency > 1 and "signal.signal(" in lines:
-                    continue  # which is for the main thread
-                # What it did is the process's, and stays.
+                    continue  # only the main thread can do that
+                # It changed the process, and that stays.
                 breaks = name.startswith("breaks_") or (self.concurrency > 1 and name in OF_THE_PROCESS)
                 if pod.process.poll() is not None or breaks:
                     pod.close()

@@ -1,5 +1,5 @@
-"""A granted place that turned into something else between the host's look and the keeper's is what was given,
-and no missing layer."""
+"""A granted place that changed between the host's check and the keeper's: the grant is at fault, and no
+missing layer of the sandbox."""
 
 import os
 import tempfile

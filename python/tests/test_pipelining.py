@@ -33,10 +33,10 @@ class Pipelining(unittest.TestCase):
         self.pod = Pod(SOURCE, {"echo": False, "stream": True}).ready()
         self.addCleanup(self.pod.close)
         for n in range(20):
-            self.pod.call("echo", n)  # it has proved to be short
+            self.pod.call("echo", n)  # the operation has proved to be short
 
     def ahead(self, inputs, operation="echo"):
-        """Sends asks in one write, so that one read brings them; gives their numbers."""
+        """Sends asks in one write, so that one read gets them; returns their numbers."""
         ours, raw = self.pod.data.socket, b""
 
         class Kept:
@@ -57,8 +57,8 @@ class Pipelining(unittest.TestCase):
             left, writes = 64, 0
             pending = b""
             while left:
-                # The test's own read is slower than many writes, so the count is a bound from below for them;
-                # the best of many rounds tells, since a busy machine makes asks long.
+                # The test's own read is slower than many writes, so the count is a lower bound of the writes.
+                # The best of many rounds counts, because a busy machine makes asks long.
                 os.sched_yield()
                 pending += self.pod.data.socket.recv(1 << 16)
                 writes += 1

@@ -233,7 +233,7 @@ class Serving(unittest.TestCase):
         frame, before = self.pod.answer(self.pod.ask("bad_progress"))
         self.assertEqual([f.message["data"] for f in before], [{"done": 1, "of": "2024-02-29"}] * 2)
         self.assertEqual(frame.message["output"], "done")
-        # Said once for each field, in words that run none of the author's code.
+        # Reported once for each field, by code that runs none of the author's.
         until(lambda: self.pod.output["stderr"].count(b"progress is told without") == 2)
         self.assertIn(b"without `loss`: nan (JSON has no such number)", self.pod.output["stderr"])
         self.assertIn(b"without `at`: it raised LookupError", self.pod.output["stderr"])
@@ -319,7 +319,7 @@ class Serving(unittest.TestCase):
         ask = self.pod.ask("run", {"code": "time.sleep(0.5)"})
         self.assertTrue(until(lambda: self._ping(1) == [ask]))
         self.pod.answer(ask)
-        # The answer is out an instant before the ask is off the list.
+        # The answer is sent an instant before the ask leaves the list.
         self.assertTrue(until(lambda: self._ping(2) == []))
 
     def _ping(self, seq):

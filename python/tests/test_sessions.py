@@ -1,4 +1,4 @@
-"""A pod of a session: what it begins with, when its state goes out, and what becomes of that."""
+"""A pod of a session: its initial state, the moments at which it gives its state, and failures of that."""
 
 import json
 import unittest
@@ -57,7 +57,7 @@ class Sessions(unittest.TestCase):
         return pod
 
     def pieces(self, pod, keep=lambda piece: None):
-        """One checkpoint as it comes: (its bytes, its last message)."""
+        """Receives one checkpoint: (its bytes, its last message)."""
         data = b""
         while True:
             frame = pod.control.receive()
@@ -88,7 +88,7 @@ class Sessions(unittest.TestCase):
         ask = pod.ask("give", {"force": True})
         first = pod.control.receive()
         self.assertEqual((first.message["last"], first.message["json"]), (False, False))
-        # Nothing more comes before the answer, whatever the time; a ping is answered meanwhile.
+        # No further message comes before the answer, however long it takes; a ping is answered meanwhile.
         pod.control.send({"type": "ping", "seq": 4})
         self.assertEqual(pod.control.receive().message, {"type": "pong", "seq": 4, "asks": [ask]})
         pod.control.send({"type": "kept", "number": None, "fault": None})
@@ -113,7 +113,7 @@ class Sessions(unittest.TestCase):
         data, _ = self.pieces(pod, lambda size: "no space left" if size > 1000 else None)
         self.assertEqual(len(data), 2000)
         self.assertFalse(pod.answer(ask)[0].message["output"]["kept"])
-        self.assertEqual(pod.call("add", {})["fault"]["code"], "recipe_failed")  # bytes have no count: the pod goes on
+        self.assertEqual(pod.call("add", {})["fault"]["code"], "recipe_failed")  # bytes have no count; the pod stays
 
     def test_what_is_due_is_given_inside_an_operation_or_between_two(self):
         pod = self.make().ready()
@@ -122,7 +122,7 @@ class Sessions(unittest.TestCase):
         pod.control.send({"type": "checkpoint", "seq": 1})
         self.pieces(pod)
         self.assertEqual(pod.answer(ask)[0].message["output"], [True, False])
-        # That was given already; the next was not, whichever lane is heard first.
+        # This state was given already; the next one was not, whichever lane is read first.
         pod.data.send({"type": "give", "seq": 1})
         self.assertEqual(pod.call("give"), {"kept": False, "given": 1})
         for seq in (2, 3):
@@ -147,7 +147,7 @@ class Sessions(unittest.TestCase):
             self.assertEqual(message["fault"]["code"], code)
             self.assertIn(text, message["fault"]["message"])
             self.assertIn("fault", pod.answer(ask)[0].message)
-            # Between two asks nobody else hears it: the pod goes on.
+            # Between two asks no caller is affected: the pod continues.
             pod.data.send({"type": "give", "seq": cases.index((state, code, text)) + 1})
             self.assertEqual(self.pieces(pod)[1]["fault"]["code"], code)
         pod.call("become", "b'x' * 10001")

@@ -1,4 +1,4 @@
-"""Becoming a pod: imports, environments, and every way in which the author's code can fail to start."""
+"""The start of a pod: imports, environments, and every way in which the author's code can fail to start."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ class Start(unittest.TestCase):
         return pod
 
     def failed(self, source, load=False, **rest):
-        """The fault with which the pod fails; it must then exit with 1."""
+        """Returns the fault with which the pod fails; the pod must then exit with 1."""
         pod = self.make(source, **rest)
         pod.hello()
         message = pod.start().message
@@ -114,7 +114,7 @@ class Start(unittest.TestCase):
         answers = pod.answers(pod.batch("to-many", [1, 2]))
         for answer in answers.values():
             self.assertIn("the list of its inputs: write `def to_many(self, inputs):`", answer["fault"]["hint"])
-        # What a line of it raised is told with that line.
+        # An exception from one of its lines is reported with that line.
         for name, input in (("wrapped", None), ("good", 3)):
             fault = pod.call(name, input)["fault"]
             self.assertEqual(fault["detail"]["type"], "TypeError")
@@ -149,7 +149,7 @@ class Start(unittest.TestCase):
         fault = self.failed("class Pod:\n    def load(self): pass\n    def run(self, input): pass", load=True)
         self.assertEqual(fault["code"], "import_failed")
         self.assertIn("`def load(self, models):`", fault["hint"])
-        # What these raise within themselves is the author's own.
+        # Exceptions within these are the author's own.
         for source, load in (
             ("class Pod:\n    def __init__(self): len(3)\n    def run(self, input): pass", False),
             ("class Pod:\n    def load(self, models): len(3)\n    def run(self, input): pass", True),
@@ -316,8 +316,7 @@ class Environment(unittest.TestCase):
         shutil.rmtree(cls.folder)
 
     def test_packages_prefix_and_pth_files_are_the_environments(self):
-        # As it is where the environment's interpreter runs, and where another one is told to take itself for
-        # that.
+        # Alike if the environment's interpreter runs, and if another one is told to behave like it.
         for how in ({"python": self.python}, {"python": sys._base_executable, "environment": self.python}):
             with self.subTest(how=how):
                 self.environments_packages(how)

@@ -1,4 +1,4 @@
-"""What an author's code cannot be interrupted in is answered for it, and its pod ends: nobody waits for
+"""If an author's code cannot be interrupted, the runner answers for it and the pod ends: no caller waits for
 ever."""
 
 import unittest

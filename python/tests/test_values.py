@@ -1,4 +1,4 @@
-"""The tables of docs/values.md, row by row; objects that misbehave while they are looked at; pairs and
+"""The tables of docs/values.md, row by row; objects that misbehave while they are inspected; pairs and
 `Result`."""
 
 import array
@@ -41,7 +41,7 @@ class Box:
 
 
 class Tensor:
-    """Stands for what is no numpy and has its way out."""
+    """Stands for objects that are not of numpy and convert like its arrays."""
 
     def __init__(self, found):
         self.found = found
@@ -65,12 +65,12 @@ NAMES = {
     "moved": moved,
     **{name: globals()[name] for name in ("Box", "Label", "Plain", "Rank", "Tensor", "endless", "hob_pod")},
 }
-#: What the rows of packages need. A row whose package is not there is left out, and counted.
+#: The packages that rows need. A row whose package is missing is skipped, and counted.
 PACKAGES = ("numpy", "pandas", "polars", "pyarrow", "pydantic")
 
 
 def rows():
-    """(the expression, what it becomes) of every row of the page's tables."""
+    """Returns (the expression, its JSON) of every row of the page's tables."""
     for line in PAGE.read_text().splitlines():
         cells = re.split(r"(?<!\\) \| ", line.strip().removeprefix("| ").removesuffix(" |"))
         if line.startswith("|") and len(cells) == 3 and cells[1].startswith("`"):
@@ -101,7 +101,7 @@ class Table(unittest.TestCase):
             with self.subTest(expression):
                 value = eval(expression, names)
                 if not becomes.startswith("fault: "):
-                    # As text: in JSON 1 and 1.0, and two orders of keys, are not the same.
+                    # Compared as text: 1 and 1.0 differ in JSON, and so do two orders of keys.
                     wanted = json.dumps(json.loads(becomes.strip("`")), ensure_ascii=False, separators=(",", ":"))
                     self.assertEqual(wire.dump(value).decode(), wanted)
                     self.assertEqual(wire.dump({"deeper": [value]}).decode(), f'{{"deeper":[{wanted}]}}')
@@ -238,7 +238,7 @@ class Misbehaviour(unittest.TestCase):
         endless = Endless()
         with self.assertRaisesRegex(values.NotJson, "more than 16777216 bytes"):
             wire.dump(endless)
-        self.assertLessEqual(endless.count, 2 * values.VALUES_MAX // 14 + 1)  # `"000000001":{},` are so many bytes
+        self.assertLessEqual(endless.count, 2 * values.VALUES_MAX // 14 + 1)  # an entry is `"000000001":{},`
         with self.assertRaisesRegex(values.NotJson, "more than 16777216 bytes"):
             wire.dump({"a": range(10**18)})
         wire.dump({str(n): n for n in range(100_000)})

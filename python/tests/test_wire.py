@@ -1,4 +1,4 @@
-"""The byte vectors that Rust reads too, and the strictness of JSON."""
+"""The byte vectors that the Rust tests read too, and the strictness of JSON."""
 
 import json
 import os
@@ -11,7 +11,7 @@ VECTORS = os.path.join(os.path.dirname(__file__), "..", "..", "tests", "vectors"
 
 
 def feed(decoder, raw, sizes=None):
-    """Gives `raw` to the decoder in pieces (of `sizes`, or as much as it takes)."""
+    """Feeds `raw` to the decoder in pieces (of `sizes`, or as much as it takes)."""
     frames, at = [], 0
     while at < len(raw):
         space = decoder.space()

@@ -10,9 +10,8 @@ use crate::{
     shelf::{self, environment::tools::Tools, models::sources::Sources},
 };
 
-/// Upper limits of what a host takes. A limit that is not set is as `hob.toml` or the recipes have it; a
-/// limit that is set can only lower those. [`Host::open`](crate::Host::open) refuses limits within which
-/// nothing could run.
+/// Upper limits for a host. A limit that is not set is that of `hob.toml` or of the recipes; a limit that is
+/// set can only lower it. [`Host::open`](crate::Host::open) refuses limits within which nothing could run.
 ///
 /// ```
 /// use std::time::Duration;

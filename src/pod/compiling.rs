@@ -1,8 +1,8 @@
-//! Compiles the Python sources of an environment that is being built, within the walls of a pod.
+//! Compiles the Python sources of an environment that is being built, within a pod's sandbox.
 //!
 //! A keeper starts `hob_pod/compiling.py` as it starts a pod's executable: the same plan, namespaces,
-//! Landlock, seccomp and proof, no network, and one folder that can be written to. The interpreter is the
-//! machine's own. It reads what strangers wrote and runs none of it.
+//! Landlock, seccomp and proof, no network, and one writable folder. The interpreter is the machine's own. It
+//! reads strangers' sources and runs none of them.
 
 use crate::pod::spec;
 use std::{os::fd::OwnedFd, path::Path, process::Stdio, time::Duration};
@@ -26,29 +26,30 @@ use crate::{
     pod::{sandbox::plan, spec::Program, wire::frame},
 };
 
-/// What is to be compiled, and with what.
+/// The sources to compile, and what compiles them.
 #[derive(Debug)]
 pub struct Sources<'a> {
-    /// An interpreter of the machine: the one that will import the bytecode.
+    /// The interpreter of the machine that will import the bytecode.
     pub interpreter: &'a Path,
-    /// The folder with the packages: all that can be written to.
+    /// The folder with the packages: the only writable one.
     pub packages: &'a Path,
-    /// An empty folder for this alone.
+    /// An empty folder, used for nothing else.
     pub scratch: &'a Path,
     pub keeper: &'a Path,
-    /// Layers of the sandbox to take for unavailable.
+    /// Layers of the sandbox to treat as unavailable.
     pub without: &'a [String],
     pub limit_ms: u64,
 }
 
-/// What became of it.
+/// The result of a compilation.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Compiled {
-    /// What can be compiled was.
+    /// All sources that can be compiled were compiled.
     Done,
-    /// Nothing was compiled, because these walls cannot be had here; what is missing, for people.
+    /// Nothing was compiled, because this machine lacks a layer of the sandbox; the text for people names it.
     Unconfined(String),
-    /// It began and did not come to its end; why, for people. Bytecode that is there is whole.
+    /// The compilation began and did not complete; the text for people says why. Existing bytecode is
+    /// complete.
     Failed(String),
 }
 
@@ -65,19 +66,19 @@ enum FirstWord {
     },
 }
 
-/// Compiles all sources. Dropping the future ends every process of it.
+/// Compiles all sources. Dropping the future ends every process of the compilation.
 ///
-/// Errors: `io`, `disk_full`, where no process could be started.
+/// Errors: `io`, `disk_full`, if no process could be started.
 pub async fn compile(sources: &Sources<'_>) -> Result<Compiled, Fault> {
     let io = |error: std::io::Error| Fault::io("starting the compiler of Python sources", &error);
     let program = Program { base: sources.interpreter.to_owned(), python: sources.interpreter.to_owned(), site_packages: None };
     let (packages, keeper_file, scratch) = (sources.packages.to_owned(), sources.keeper.to_owned(), sources.scratch.to_owned());
     let without = sources.without.to_vec();
     let prepared = blocking(move || {
-        // A granted folder is one without a link on the way to it.
+        // The path of a granted folder must have no links.
         let packages = packages.canonicalize().map_err(io)?;
         let plan = plan::compiler_plan(&program, &keeper_file, &scratch, &packages, &without)?;
-        // The file that must not be readable within.
+        // The file that must not be readable within the sandbox.
         make::write(&spec::path_of(&scratch), b"nobody within reads this\n", make::PRIVATE_FILE).map_err(io)?;
         Ok((packages, plan))
     });
@@ -98,7 +99,7 @@ pub async fn compile(sources: &Sources<'_>) -> Result<Compiled, Fault> {
             send(&mut control, &plan).await?;
             let word = first_word(&mut control).await?;
             if matches!(word, FirstWord::Confined { .. }) {
-                // What a pod is given once it is confined. One that has ended by then needs none.
+                // A pod gets its variables once it is confined. A compiler that has ended by then needs none.
                 let variables = br#"{"type":"variables","variables":{"PATH":"/usr/local/bin:/usr/bin:/bin","LANG":"C.UTF-8"}}"#;
                 let _ = send(&mut control, variables).await;
             }
@@ -109,7 +110,7 @@ pub async fn compile(sources: &Sources<'_>) -> Result<Compiled, Fault> {
     };
     let Ok((word, said, status)) = timeout(Duration::from_millis(sources.limit_ms), ended).await else {
         drop(running);
-        // The keeper ends what is below it before it ends itself.
+        // The keeper ends all processes below it before it ends itself.
         let _ = timeout(Duration::from_millis(EXIT_GRACE_MS), child.wait()).await;
         return Ok(Compiled::Failed(format!("no end after {} ms", sources.limit_ms)));
     };
@@ -140,7 +141,7 @@ fn keeper(sources: &Sources<'_>, control: OwnedFd) -> Command {
     command
 }
 
-/// A keeper that is told to end everything below it, and itself, unless it was waited for.
+/// A running keeper. On drop, it is told to end everything below it and itself, unless it was waited for.
 struct Running(Option<Pid>);
 
 impl Running {
@@ -152,7 +153,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if let Some(pid) = self.0 {
-            // It may be gone already; there is nobody to tell.
+            // It may be gone already; that needs no report.
             let _ = kill_process(pid, Signal::QUIT);
         }
     }
@@ -176,7 +177,7 @@ async fn first_word(control: &mut UnixStream) -> std::io::Result<FirstWord> {
     serde_json::from_slice(&json).map_err(std::io::Error::other)
 }
 
-/// The last lines of what it says, however much that is.
+/// Reads all output and returns its last lines.
 async fn last_lines(pipe: Option<impl tokio::io::AsyncRead + Unpin>) -> Vec<String> {
     let Some(pipe) = pipe else { return Vec::new() };
     let log = std::sync::Arc::new(crate::pod::record::log::Log::default());

@@ -1,8 +1,7 @@
-//! Finds out what this machine can do for pods, by trying it without one.
+//! Finds out what this machine can do for pods, by a trial without a pod.
 //!
-//! Apart from `process/`, because nothing here becomes a pod: a small Python program (`hob_pod/doctor.py`)
-//! confines processes of its own as a pod is confined, with a plan that `sandbox/plan.rs` made as it makes
-//! those of pods, and tells what held.
+//! A small Python program (`hob_pod/doctor.py`) confines processes of its own as a pod is confined, and
+//! reports which layers hold. `sandbox/plan.rs` makes its plan as it makes those of pods.
 
 use crate::pod::spec;
 use std::{path::Path, process::Stdio, time::Duration};
@@ -28,22 +27,22 @@ use crate::{
     },
 };
 
-/// What decides whether a user may make namespaces, as `sysctl` names it.
+/// The settings that decide whether a user may make namespaces, as `sysctl` names them.
 const SETTINGS: &[&str] = &["user.max_user_namespaces", "kernel.unprivileged_userns_clone", "kernel.apparmor_restrict_unprivileged_userns"];
 
-/// What container engines leave within the containers that they make.
+/// The files that container engines put into their containers.
 const CONTAINER_MARKS: &[&str] = &["/.dockerenv", "/run/.containerenv"];
 
-/// Tries each layer of the sandbox and the whole. `folder`: an empty one, for this alone; `python`: any
-/// interpreter.
+/// Tries each layer of the sandbox and the whole. `folder`: an empty one, used for nothing else; `python`:
+/// any interpreter.
 ///
-/// Errors: `io`; `sandbox_unavailable` where there is nothing to try, or the trial itself fails.
+/// Errors: `io`; `sandbox_unavailable` if there is nothing to try, or the trial itself fails.
 pub async fn examine(program: &Program, keeper: &Path, folder: &Path, without: &[String]) -> Result<Trial, Fault> {
     let io = |error: std::io::Error| Fault::io("trying the sandbox", &error);
     let (of, runner, place, lacking) = (program.clone(), keeper.to_owned(), folder.to_owned(), without.to_vec());
     let plan = blocking(move || {
         let plan = plan::trial_plan(&of, &runner, &place, &lacking)?;
-        // The file that a pod must not be able to read: here it has to be there as well.
+        // The file that a pod must not be able to read must exist for the trial too.
         make::write(&spec::path_of(&place), b"nobody within reads this\n", make::PRIVATE_FILE).map_err(io)?;
         Ok(plan)
     })
@@ -65,7 +64,7 @@ pub async fn examine(program: &Program, keeper: &Path, folder: &Path, without: &
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let told = async {
         if let Some(mut stdin) = stdin {
-            // One that ended before it read all of it says why.
+            // A program that ended before it read all of the plan says why on its standard error.
             let _ = stdin.write_all(&plan).await;
         }
         tokio::join!(start_of(stdout), start_of(stderr))
@@ -94,7 +93,7 @@ struct Group(Option<Pid>);
 impl Drop for Group {
     fn drop(&mut self) {
         if let Some(group) = self.0 {
-            // It may be gone already; there is nobody to tell.
+            // It may be gone already; that needs no report.
             let _ = kill_process_group(group, Signal::KILL);
         }
     }
@@ -103,24 +102,24 @@ impl Drop for Group {
 async fn start_of(pipe: Option<impl AsyncRead + Unpin>) -> String {
     let mut bytes = Vec::new();
     if let Some(pipe) = pipe {
-        // What came until it broke off is all that there is to read.
+        // After an error, the bytes read so far are all that there is.
         let _ = pipe.take(DOCTOR_ANSWER_BYTES_MAX).read_to_end(&mut bytes).await;
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// What bounds pods here. Blocking the first time.
+/// The limits that this machine enforces on pods. Blocking the first time.
 pub fn bounds() -> Bounds {
     let cgroups = cgroups();
     Bounds { memory: cgroups.limits_memory(), processes: cgroups.limits_processes(), text: cgroups.describe() }
 }
 
-/// The files that a pod with a GPU is given. Blocking.
+/// The device files that a pod with a GPU gets. Blocking.
 pub fn gpu_files() -> Vec<std::path::PathBuf> {
     Gpu::find().map(|gpu| gpu.devices).unwrap_or_default()
 }
 
-/// What this host runs on. Blocking.
+/// The machine that this host runs on. Blocking.
 pub fn machine() -> Machine {
     let read = |name: &str| {
         let bytes = vitals::read(Path::new("/proc/sys").join(name.replace('.', "/")), KERNEL_TEXT_BYTES_MAX)?;

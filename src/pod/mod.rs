@@ -12,10 +12,12 @@
 //!     +── chunks ── stream/ <──────────────+
 //! ```
 //!
-//! `pool/` has the pods of one recipe and the asks that wait for them. `driver/` is the task that owns one
-//! pod. `spec.rs` says what a pod is to be, `replan.rs` is the timer of the policies in `pool/` and
-//! `residency/`. `compiling.rs` compiles the sources of an environment within a pod's walls, and `doctor.rs`
-//! tries what this machine can hold a pod to.
+//! - `pool/`: the pods of one recipe and the asks that wait for them.
+//! - `driver/`: the task that owns one pod.
+//! - `spec.rs`: the description of a pod.
+//! - `replan.rs`: the timer of the policies in `pool/` and `residency/`.
+//! - `compiling.rs`: compiles the sources of an environment within a pod's sandbox.
+//! - `doctor.rs`: tries which bounds of pods this machine enforces.
 
 pub mod compiling;
 pub mod doctor;

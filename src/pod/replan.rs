@@ -1,19 +1,19 @@
-//! The timer of a policy: at most one look at a time is planned, the earliest that was asked for.
+//! The timer of a policy: at most one look is planned at a time, the earliest that was asked for.
 
 use std::{sync::Weak, time::Duration};
 
 use tokio::time::{Instant, sleep_until};
 
-/// When a policy is asked again although nothing happens. Times are since `born`. It belongs under the lock
-/// of what it looks at.
+/// Plans when a policy looks again although nothing happens. Times are since `born`. The lock that guards the
+/// policy's state must guard this too.
 #[derive(Debug, Default)]
 pub struct Replan {
     planned: Option<Duration>,
 }
 
 impl Replan {
-    /// Has `look` run at that time, unless an earlier look is planned, or its owner is gone by then. `look`
-    /// calls [`Replan::looked`] first.
+    /// Runs `look` at that time, unless an earlier look is planned, or its owner is gone by then. `look` must
+    /// call [`Replan::looked`] first.
     pub fn plan<T: Send + Sync + 'static>(&mut self, owner: &Weak<T>, born: Instant, at: Duration, look: fn(&T, Duration)) {
         if self.planned.is_some_and(|planned| planned <= at) {
             return;
@@ -28,7 +28,7 @@ impl Replan {
         });
     }
 
-    /// The look that was planned for `at` is taken now.
+    /// Records that the look that was planned for `at` begins now.
     pub fn looked(&mut self, at: Duration) {
         self.planned.take_if(|planned| *planned == at);
     }

@@ -1,4 +1,4 @@
-//! What a pod is to be: all that is needed to start one, and the paths that follow from it.
+//! Describes a pod: all that is needed to start one, and the paths that follow from it.
 
 use crate::{
     model::{Fault, Grants, Verified},
@@ -14,29 +14,30 @@ use std::sync::Arc;
 /// What runs the pod.
 #[derive(Debug, Clone)]
 pub struct Program {
-    /// The interpreter that runs, of the keeper too: a real one of the machine's, in a folder to which no
+    /// The interpreter that runs, also for the keeper: a real one of the machine, in a folder to which no
     /// recipe and no wheel writes.
     pub base: PathBuf,
-    /// The one that the pod takes itself for, and with which it starts its children: the environment's, whose
-    /// folder holds what its wheels put there. The same as `base` without an environment.
+    /// The interpreter that the pod believes to run, and with which it starts its children: that of the
+    /// environment, in whose folder its wheels put their files. Without an environment, the same as `base`.
     pub python: PathBuf,
-    /// Where the environment's packages lie; none for a pod without requirements.
+    /// The folder of the environment's packages; `None` for a pod without requirements.
     pub site_packages: Option<PathBuf>,
 }
 
 /// Something that must not go away while the pod lives, e.g. a lock on its environment.
 pub type Keeps = Box<dyn std::fmt::Debug + Send + Sync>;
 
-/// What is done with the folder in which a pod's libraries keep what they made.
+/// The use of the folder in which a pod's libraries keep files for later pods.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cache {
-    /// Nothing.
+    /// The pod does not use it.
     Unused,
-    /// It begins with a copy of this folder.
+    /// The folder begins with a copy of this folder.
     From(PathBuf),
-    /// It is empty, and the pod says when that changes: [`Watcher::caches`](super::Watcher::caches).
+    /// The folder begins empty, and the pod reports when that changes:
+    /// [`Watcher::caches`](super::Watcher::caches).
     Told,
-    /// It is empty, and the pod gives what is in it when it is asked.
+    /// The folder begins empty, and the pod gives its files when it is asked.
     Given,
 }
 
@@ -47,27 +48,27 @@ pub struct Spec {
     pub program: Program,
     /// The unpacked `keeper.py`.
     pub keeper: PathBuf,
-    /// Who lends it files.
+    /// Lends files to the pod.
     pub clerk: Clerk,
-    /// What its streams' callers have not taken, of all pods of this host.
+    /// The chunks that callers of streams have not taken yet, of all pods of this host.
     pub spools: Arc<Spools>,
     /// A folder of the pod's own; made at start, removed at the end.
     pub scratch: PathBuf,
-    /// Where the dossier of its crash goes.
+    /// The folder for the dossier if the pod crashes.
     pub dossiers: PathBuf,
-    /// Who hears what it prints.
+    /// Receives what the pod prints.
     pub printed: Printed,
-    /// Layers of the sandbox to take for unavailable; nothing is let go of by that unless `grants` says so.
+    /// Layers of the sandbox to treat as unavailable; the pod starts without them only if `grants` allow it.
     pub without: Arc<[String]>,
-    /// Names this pod among all pods ever.
+    /// The pod's name, unique among all pods ever.
     pub incarnation: String,
-    /// What it may do beyond reading its own files.
+    /// What the pod may do beyond reading its own files.
     pub grants: Arc<Grants>,
-    /// The session that it belongs to.
+    /// The session that the pod belongs to.
     pub session: Option<crate::pod::spec::Session>,
-    /// What its libraries begin with, and what becomes of what they keep.
+    /// What the libraries' cache begins with, and what becomes of its files.
     pub cache: Cache,
-    /// Its claim to memory for its models.
+    /// The pod's claim to memory for its models.
     pub claim: Option<crate::pod::residency::Claim>,
     /// Dropped when no process of the pod is left.
     pub keeps: Vec<Keeps>,
@@ -77,10 +78,11 @@ pub struct Spec {
 #[derive(Debug)]
 pub struct Session {
     pub name: String,
-    /// What it begins with.
+    /// The checkpoint to begin with.
     pub restore: Option<Restore>,
     pub keep: Box<dyn Keep>,
-    /// Nothing was kept of it yet, and its state is wanted as soon as there may be one: after the first ask.
+    /// True while nothing was kept of the session: then the host wants its state as soon as there may be one,
+    /// after the first ask.
     pub keeps_first: bool,
 }
 
@@ -90,13 +92,14 @@ pub struct Restore {
     pub number: u64,
     pub bytes: u64,
     pub json: bool,
-    /// Read by the pod, which sees no folder of the host's: lent by the clerk.
+    /// The file that the pod reads. The clerk lends it, because the pod sees no folder of the host.
     pub file: OwnedFd,
 }
 
-/// Where the state of a session's pod goes.
+/// Receives the state of a session's pod.
 pub trait Keep: Debug + Send + Sync {
-    /// Takes a piece of a checkpoint; with the last, gives the checkpoint's number once it is kept for good.
+    /// Takes a piece of a checkpoint. After the last piece, returns the checkpoint's number once it is kept
+    /// for good.
     fn piece(&self, bytes: Bytes, last: bool, json: bool) -> BoxFuture<'static, Result<Option<u64>, Fault>>;
     /// The pod has no state to give, or could not give it.
     fn none(&self, why: Option<Fault>);
@@ -104,13 +107,13 @@ pub trait Keep: Debug + Send + Sync {
     fn closed(&self);
 }
 
-/// Where the record of the pod with this scratch folder lies.
+/// The path of the record of the pod with this scratch folder.
 pub fn path_of(scratch: &Path) -> PathBuf {
     scratch.with_extension("pod")
 }
 
-/// The name of a pod's control group, or how those of one host begin: an incarnation is its host's folder,
-/// `-`, and a number.
+/// The name of a pod's control group. For one host's folder and `-`, the prefix of the names of all its
+/// groups: an incarnation is its host's folder, `-`, and a number.
 pub fn group_of(incarnation: &str) -> String {
     format!("hob-{incarnation}")
 }

@@ -22,8 +22,9 @@ use crate::model::{Code, Fault, limits::ASIDE_NICE};
 pub async fn aside<T: Send + 'static>(work: impl FnOnce() -> Result<T, Fault> + Send + 'static) -> Result<T, Fault> {
     let (tell, told) = oneshot::channel();
     let run = move || {
-        // Of this thread alone, as Linux has it. Where it cannot be had, the work is done all the same. From
-        // what this process has: whoever gave it precedence over others did not want its own work to starve.
+        // On Linux the priority is of this thread alone. If it cannot be lowered, the work is done all the
+        // same. It is lowered from the priority of this process, because a process that was given precedence
+        // must not have its own work starve.
         let ours = getpriority_process(None).unwrap_or(0);
         let _ = setpriority_process(None, lower(ours));
         let _ = tell.send(work());
@@ -62,7 +63,8 @@ mod tests {
         assert_eq!(reading(long, || Ok(nice())).await.unwrap(), lower(ours));
         assert_eq!([-20, -15, 0, 3, 19].map(lower), [-5, 0, 15, 18, 19]);
         assert_eq!(reading(1, || Ok(nice())).await.unwrap(), ours);
-        // Neither who asked, nor the threads of the pool, nor a process that is started afterwards.
+        // Neither the asking thread, nor the pool's threads, nor a process that is started afterwards is
+        // affected.
         let child = blocking(|| {
             let ran = std::process::Command::new("cat").arg("/proc/self/stat").output().unwrap();
             Ok((nice(), String::from_utf8(ran.stdout).unwrap()))

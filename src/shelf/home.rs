@@ -33,14 +33,13 @@ fn elsewhere(home: &Home) -> PathBuf {
     temporary.join(format!("hob-{}-{}", rustix::process::geteuid().as_raw(), Digest::of(config.as_os_str().as_bytes()).short()))
 }
 
-/// Whether the folder cannot be made, or cannot be written to whatever its mode is set to.
+/// Whether the folder cannot be made, or stays unwritable whatever its mode is set to.
 fn is_closed(folder: &Path) -> bool {
     let Some(there) = folder.ancestors().find(|path| !matches!(path.try_exists(), Ok(false))) else { return false };
     if statvfs(there).is_ok_and(|found| found.f_flag.contains(StatVfsMountFlags::RDONLY)) {
         return true;
     }
-    // One that is there belongs to somebody, who may be told from whoever asks: that is looked at by
-    // `trusted`.
+    // An existing folder has an owner, which may not be this user: `trusted` checks that.
     there != folder && there.is_dir() && accessat(CWD, there, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS).is_err()
 }
 
@@ -56,7 +55,8 @@ pub fn are_folders(home: &Home) -> Result<(), Fault> {
                 break;
             }
             Err(error) if has_run_out(&error) => return Err(Fault::io(format!("looking at {}", path.display()), &error)),
-            // None yet, or one that this user may not enter: what makes or opens it says so.
+            // The folder does not exist yet, or this user may not enter it: the step that makes or opens it
+            // reports that.
             _ => {}
         }
     }
@@ -102,7 +102,7 @@ pub fn trusted(home: Home) -> Result<Home, Fault> {
     are_folders(&home)?;
     let alone = Writers::new(None);
     alone.check_with_above(home.config())?;
-    // Through a link, which is how some machines put a configuration in its place.
+    // The path may go through a link: some machines put their configuration in place that way.
     alone.check_with_above(&home.config_file())?;
     alone.check(&home.lock_file())?;
     let group = Config::read(&home)?.group;
@@ -110,29 +110,28 @@ pub fn trusted(home: Home) -> Result<Home, Fault> {
     let writers = Writers::new(group);
     let [data, cache, state] = home.roots();
     if home.is_elsewhere() {
-        // Made before it is looked at: nobody else can put one of theirs in its place after that, where
-        // everybody may make folders.
+        // The folder is made before it is checked. Where everybody may make folders, nobody else can replace
+        // it after that.
         let folder = elsewhere(&home);
         let other = "name a folder with TMPDIR that this user can write to, or that nobody else can";
         make::folder(&folder, make::PRIVATE_FOLDER).map_err(|error| {
             Fault::io(format!("making {}, since {} cannot be written to", folder.display(), home.config().display()), &error).hint(other)
         })?;
-        // Anybody can have made it first where everybody may make folders: that is nothing which its user can
-        // mend.
+        // Where everybody may make folders, anybody can have made it first: its user cannot fix that.
         writers.check(&folder).map_err(|fault| fault.hint(other))?;
     }
     for folder in [data, cache, state] {
         writers.check_with_above(folder)?;
     }
     [cache, state].into_iter().try_for_each(may_enter)?;
-    // What lies in these runs: in pods, or as the host's own machine code.
+    // Files in these folders are run: in pods, or as the host's own machine code.
     for folder in [home.uv_cache(), home.pod_caches(), home.compile_cache(), home.own_tools()] {
         writers.check_with_above(&folder)?;
     }
-    // That of `uv` too: what its umask would be is not Hob's to say.
+    // Also the cache of `uv`: Hob does not control the umask of `uv`.
     let of_uv = home.uv_cache();
     for folder in [cache, state, of_uv.as_path()] {
-        // Where they cannot be made, whoever needs them says so.
+        // If a folder cannot be made, the step that needs it reports that.
         if make::folder(folder, make::PRIVATE_FOLDER).is_ok() && group.is_none() {
             let _ = make::close(folder);
         }

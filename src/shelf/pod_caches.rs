@@ -171,7 +171,7 @@ fn put(home: &Home, recipe: &RecipeName, key: Digest, about: &About, fill: impl 
     fill(&made.join(FILES)).map_err(io)?;
     durable::create(&made.join(ABOUT), &serde_json::to_vec(about).expect("numbers and text become JSON"), make::PRIVATE_FILE)?;
     if fs::rename(&made, &place).is_err() {
-        // One is there: made meanwhile by another host, or one that failed.
+        // A cache is there: another host made it meanwhile, or it records a failure.
         files::remove_tree(&place)?;
         fs::rename(&made, &place).map_err(io)?;
     }
@@ -251,7 +251,7 @@ mod tests {
         assert_eq!(fs::read(folder.join("fonts.json")).unwrap(), b"de");
         assert_eq!(find(&home, &recipe, Digest::of(b"another")), Found::Nothing);
         assert_eq!(find(&home, &other, key), Found::Empty);
-        // A failure is known for a day, and gives way to what was made.
+        // A failure is known for a day, and gives way to a cache.
         keep_failure(&home, &recipe, key, "no").unwrap();
         assert_eq!(find(&home, &recipe, key), Found::Empty);
         let about = home.pod_caches().join("a/b").join(key.hex()).join(ABOUT);
@@ -260,7 +260,7 @@ mod tests {
         assert_eq!(find(&home, &recipe, key), Found::Nothing);
         keep(&home, &recipe, key, &listed(&[("f", 1)]), &blob(b"x")).unwrap();
         assert!(matches!(find(&home, &recipe, key), Found::Files(_)));
-        // Of a recipe the newest are kept.
+        // The newest caches of a recipe are kept.
         for more in 0..3u8 {
             keep(&home, &recipe, Digest::of(&[more]), &listed(&[("f", 1)]), &blob(b"x")).unwrap();
         }
@@ -284,7 +284,7 @@ mod tests {
         {
             keep(&home, &recipe, key, &listed(&files), &blob(&vec![0; bytes])).unwrap_err();
         }
-        // A file where another has a folder.
+        // Two paths collide: one is a file where the other has a folder.
         keep(&home, &recipe, key, &listed(&[("a", 1), ("a/b", 1)]), &blob(b"xy")).unwrap_err();
         assert_eq!(find(&home, &recipe, key), Found::Nothing);
         assert!(!root.path().join("cache/x").exists() && !root.path().join("x").exists());
@@ -321,7 +321,7 @@ mod tests {
             assert_eq!(find(&home, &recipe, key), Found::Empty, "{}", place.display());
             mode(place, 0o700);
         }
-        // A file of a folder that others can enter.
+        // A file that others may write to, in folders that they may enter.
         for place in [folder.parent().unwrap(), &folder] {
             mode(place, 0o755);
         }

@@ -113,7 +113,7 @@ struct Group(Option<Pid>);
 impl Drop for Group {
     fn drop(&mut self) {
         if let Some(group) = self.0 {
-            // It may be gone already; there is nobody to tell.
+            // It may be gone already; that needs no report.
             let _ = kill_process_group(group, Signal::KILL);
         }
     }
@@ -321,8 +321,8 @@ mod tests {
     #[tokio::test]
     async fn a_tool_that_fills_the_disk_dies_with_its_children() {
         let folder = tempfile::tempdir().unwrap();
-        // In small pieces: as fast as a disk takes it would be at the limit below, which is there for a
-        // machine where this test fails, before the first look.
+        // The pieces are small: at the disk's full speed the file would reach the limit below before the
+        // first check. That limit is for machines where this test fails.
         let piece = "x".repeat(1000);
         let endless = format!("sleep 300 & echo $!; while :; do echo {piece}; done >> {}/full", folder.path().display());
         let limited = format!("ulimit -f 4194304; {endless}");

@@ -25,7 +25,7 @@ pub(in crate::shelf) fn onward(url: &Url, response: &Response) -> Option<Result<
 pub(in crate::shelf) fn allowed(first: &Url, from: &Url, to: Url) -> Result<Url, String> {
     let local = is_loopback(&to);
     let is_open = match to.scheme() {
-        // A stranger's server must not send us to the services of this machine, however they are spoken to.
+        // A stranger's server must not send us to services of this machine, under any scheme.
         "https" => !local || is_loopback(first),
         "http" => local && is_loopback(first) && from.scheme() == "http",
         _ => false,

@@ -7,12 +7,12 @@
 //! folder, and reports that the session is lost instead of silently starting a new one.
 //!
 //! ```text
-//! sessions/<digest>/session.json      who it is, and its checkpoints; replaced in one step
-//!                   identity.json     who it is; written once, for people to read when the record is damaged
+//! sessions/<digest>/session.json      its identity and its checkpoints; replaced in one step
+//!                   identity.json     its identity; written once, for people to read when the record is damaged
 //!                   lock              held while a host has the session
-//!                   calls             calls that ended well, and when the last one did; written in place, synced by nobody
+//!                   calls             number of calls that ended well, time of the last one; written in place, not synced
 //!                   unkept            why its state was asked for and did not come, the last time that its pod ended
-//!                   <n>.checkpoint    bytes; only what session.json names with its digest counts
+//!                   <n>.checkpoint    bytes; counts only if session.json names it with its digest
 //! ```
 
 use std::{
@@ -268,8 +268,8 @@ fn read(folder: PathBuf) -> Result<Found, Fault> {
     let record = record(&folder)?;
     let (calls, used_ms) = counted(&folder);
     let used_ms = used_ms.max(record.made_ms);
-    // Looked at through a descriptor of its own, which holds the lock for no longer than it takes to see that
-    // nobody else does.
+    // Checked through a separate descriptor, which holds the lock only as long as it takes to see that no
+    // other process does.
     let live = is_held(&folder);
     Ok(Found { record, calls, used_ms, live, folder })
 }
@@ -324,7 +324,7 @@ impl Found {
                 "), or when that one has ended"
             ])
         })?;
-        // It may have been called since it was looked at.
+        // The session may have been called since it was found.
         let record = record(&self.folder)?;
         Session::at(self.folder, record, lock)
     }
@@ -368,13 +368,13 @@ impl Session {
         let failed = |error: io::Error| Fault::io(format!("making a session in {}", above.display()), &error);
         durable::make_private_folder(&above)?;
         let place = above.join(identity.folder_name());
-        // What killed hosts left half made: nobody else makes any now.
+        // Folders that killed hosts left half made: nobody else makes any now.
         for entry in fs::read_dir(&above).map_err(failed)?.flatten() {
             if entry.file_name().as_encoded_bytes().starts_with(NEW.as_bytes()) {
                 files::remove_tree(&entry.path())?;
             }
         }
-        // A damaged one with a call or a checkpoint was told as such before; what is there now had neither.
+        // A damaged session with a call or a checkpoint was reported as such before; this one had neither.
         if let Some(damaged) = Damaged::any_at(place.clone(), Some(&identity)) {
             damaged.delete()?;
         }
@@ -389,7 +389,7 @@ impl Session {
         let mut session = Session::at(folder.path().to_owned(), record, lock)?;
         session.save()?;
         fs::rename(folder.path(), &place).and_then(|()| durable::sync_folder(&above)).map_err(failed)?;
-        // From here on it is there.
+        // From here on the session exists.
         let _ = folder.keep();
         session.folder = place;
         Ok(session)
@@ -500,7 +500,7 @@ impl Session {
         let compared = || -> io::Result<Option<File>> {
             let mut file = open::open_of(&self.path(kept.status.number), kept.status.bytes)?;
             let (found, _) = files::digest_of(&mut file)?;
-            // The very file that was compared.
+            // The same file that was compared.
             file.rewind()?;
             Ok((found == kept.sha256).then_some(file))
         };
@@ -549,7 +549,7 @@ impl Session {
         let surplus = self.record.checkpoints.len().saturating_sub(CHECKPOINTS_KEPT);
         self.record.checkpoints.drain(..surplus);
         self.record.next += 1;
-        // Its rename lasts with that of the record, which is later in the same folder.
+        // Its rename becomes durable with that of the record, which is later in the same folder.
         if let Err(fault) = self.save() {
             self.record = before;
             return Err(fault);

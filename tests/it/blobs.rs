@@ -1,4 +1,4 @@
-//! Blobs of any size through a real pod, and what is done to them that should not be.
+//! Blobs of any size through a real pod, and misuse of them.
 
 use std::{path::Path, sync::Arc};
 
@@ -12,8 +12,7 @@ use crate::support::{Rig, call, within};
 
 const MIB: usize = 1 << 20;
 
-/// Gives each blob back, turned round by numpy-less means where it is small, else copied as it is; with what
-/// it saw.
+/// Returns a copy of each blob, and the length and media type that the pod saw.
 const ECHO: &str = "
 import hob_pod
 class Subject:
@@ -42,7 +41,7 @@ async fn blobs_of_any_size_and_kind_come_back_as_they_went() {
     let rig = Rig::new().await;
     let recipe = rig.python("echo", ECHO, false);
     let folder = tempfile::tempdir().unwrap();
-    // Twice: the second time in regions that were used before.
+    // Twice: the second round uses regions that were used before.
     for round in 0..2 {
         for size in [0, 1, 200 << 10, 300 << 10, 3 * MIB, 20 * MIB] {
             let (memory, disk, read) = (bytes(size, round), bytes(size, round + 1), bytes(size, round + 2));
@@ -82,7 +81,7 @@ async fn a_result_outlives_its_pod_and_is_not_overwritten_while_somebody_holds_i
     rig.close().await;
 }
 
-/// A store that breaks off: a disk that fails, a file that is cut meanwhile.
+/// A store that fails in the middle, as a failing disk does, or a file that is cut meanwhile.
 #[derive(Debug)]
 struct BreaksOff;
 
@@ -114,8 +113,7 @@ async fn a_blob_that_cannot_be_read_fails_its_own_call_alone() {
     rig.close().await;
 }
 
-/// Ways to do wrong by blobs, for a class that the real runner runs: what it sends is written past the
-/// runner's own care.
+/// Misuses of blobs, for a class that the real runner runs: the messages bypass the runner's own checks.
 const MISDEEDS: &str = r#"
 import gc, os, threading, mmap
 import hob_pod
@@ -227,13 +225,13 @@ async fn what_a_pod_does_to_its_blobs_is_a_typed_fault_or_its_own_affair() {
         assert!(fault.code == Code::ProtocolViolation && fault.message.contains(says), "{misdeed}: {fault}");
         run(&rig, &good, json!({}), vec![Blob::new("x", "y", bytes(MIB, 3))]).await.unwrap();
     }
-    // Its size is sealed: the pod is told so, and the host reads what there is. (The runner answers a second
-    // time, which is a violation.)
+    // The region's size is sealed: the pod gets an error, and the host reads the bytes that exist. (The
+    // runner answers a second time, which is a violation.)
     let recipe = rig.python("resizes", &source, false);
     let outcome = run(&rig, &recipe, json!({ "misdeed": "resizes" }), vec![]).await.unwrap();
     assert!(open.join("resizes").exists());
     assert!(outcome.blobs[0].bytes(u64::MAX).unwrap() == vec![b'a'; MIB][..]);
-    // Who reads it meanwhile gets as many bytes as were said, whatever they are.
+    // A reader meanwhile gets the announced number of bytes, whatever they are.
     let recipe = rig.python("scribbles", &source, false);
     let outcome = run(&rig, &recipe, json!({ "misdeed": "scribbles" }), vec![]).await.unwrap();
     assert!(open.join("scribbles").exists());
@@ -247,7 +245,7 @@ async fn what_a_pod_does_to_its_blobs_is_a_typed_fault_or_its_own_affair() {
     rig.close().await;
 }
 
-/// Yields without end, and says how far it came.
+/// Yields without end, and writes how far it came.
 const ENDLESS: &str = "
 import os, threading
 class Subject:
@@ -276,7 +274,7 @@ async fn a_slow_consumer_holds_up_its_own_stream_and_nothing_else() {
     let recipe = rig.pool("endless", &source, "concurrency = 2", "streaming = true");
     let mut running = rig.host.start(call(&recipe, json!("endless")));
     let count = || std::fs::read_to_string(open.join("count")).ok().and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
-    // Nobody takes anything: what is on its way fills up, and then the pod waits.
+    // The caller takes nothing: the buffers on the way fill up, and then the pod waits.
     let mut last = (0, std::time::Instant::now());
     within(60, "the producer pauses", || {
         let now = count();
@@ -288,20 +286,20 @@ async fn a_slow_consumer_holds_up_its_own_stream_and_nothing_else() {
     .await;
     let paused = count();
     assert!(paused < 300, "{paused} chunks for nobody");
-    // The same pod answers others meanwhile.
+    // The same pod answers other calls meanwhile.
     for _ in 0..20 {
         let outcome = rig.host.call(call(&recipe, json!("quick"))).await.unwrap();
         assert_eq!(outcome.output.value(), "quick");
     }
     assert_eq!((rig.host.pods().len(), count()), (1, paused));
-    // It goes on when somebody takes them, without a gap.
+    // The stream goes on, without a gap, once the caller takes chunks.
     for wanted in 1..=500 {
         match running.next().await {
             Some(Event::Chunk { data, .. }) => assert_eq!(data["n"], wanted),
             other => panic!("{other:?}"),
         }
     }
-    // And stops when there is nobody left.
+    // The stream stops once it has no caller.
     drop(running);
     within(60, "the worker stops", || open.join("stopped").exists()).await;
     rig.host.call(call(&recipe, json!("quick"))).await.unwrap();
@@ -309,7 +307,7 @@ async fn a_slow_consumer_holds_up_its_own_stream_and_nothing_else() {
     rig.close().await;
 }
 
-/// The most memory that the program held in a call with that file in and out, in bytes.
+/// The peak memory, in bytes, of the program in a call with this file as input and output.
 fn peak_of_call(rig: &Rig, recipe: &Path, file: &Path, out: &Path) -> u64 {
     let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_hob"))
         .args(["call", &recipe.display().to_string(), "run", "{}", "--one-shot"])
@@ -340,7 +338,7 @@ async fn a_gigabyte_in_and_out_leaves_the_hosts_memory_as_it_is() {
     std::fs::write(&file, "small").unwrap();
     let idle = peak_of_call(&rig, &recipe, &file, &out);
     let size = 1 << 30;
-    // A file with holes: what is in between is zeros, which nobody has to write first.
+    // A sparse file: its holes read as zeros, which nobody has to write first.
     let large = std::fs::File::create(&file).unwrap();
     large.set_len(size).unwrap();
     for at in [0, size / 2 + 3, size - 4] {

@@ -1,7 +1,6 @@
 //! The program itself, as people and scripts use it: real processes, real signed repositories, real signals.
 //!
-//! Apart from the library's tests, because what counts here is what a shell sees: words, stdout, stderr, exit
-//! codes and what is left on the disk.
+//! These tests check what a shell sees: arguments, stdout, stderr, exit codes and the files that are left.
 
 mod besieged;
 mod caches;

@@ -1,7 +1,6 @@
-//! What an app meets that embeds the crate: its own types, names as everywhere, limits, and runtimes that do
-//! not do.
+//! Apps that embed the crate: their own types, names of recipes, limits, and unsuitable runtimes.
 //!
-//! Everything here is of the crate's root, as an app has it.
+//! These tests use only the crate's root, as an app does.
 
 use std::{
     future::Future,
@@ -61,7 +60,7 @@ async fn a_call_names_what_provides_a_capability_as_on_the_command_line() {
     assert!(fault.code == Code::RecipeNotFound && fault.message.contains("ones@1"), "{fault}");
     let name = rig.install(&folder).await;
     assert_eq!(rig.host.call(call()).await.unwrap().recipe, name.to_string());
-    // What takes a recipe takes it by that as well.
+    // A parameter that takes a recipe takes a capability too.
     let word = "ones@1".parse().unwrap();
     assert_eq!(rig.host.show(&word).await.unwrap().name, name);
     assert_eq!(rig.host.granted(&word).await.unwrap().recipe, name.to_string());
@@ -96,7 +95,7 @@ async fn limits_within_which_nothing_runs_are_refused_and_what_they_cost_is_said
     ] {
         refused(&Host::open(config().with_limits(limits)).await.err().unwrap(), &[name, "wanted at least 1 "]);
     }
-    // What the app set is not looked for in the operator's files, nor in the recipe's.
+    // Settings of the app replace those of the operator's files and of the recipe.
     let recipe = recipe_at(
         folder.path(),
         "large",
@@ -133,7 +132,7 @@ async fn an_app_may_say_as_long_as_it_takes() {
     host.shutdown().await;
 }
 
-/// Polls once, as an executor that is not tokio's does.
+/// Polls a future once, as an executor without tokio does.
 fn polled_without_tokio<T>(future: impl Future<Output = T>) -> T {
     let mut future = std::pin::pin!(future);
     match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
@@ -170,7 +169,7 @@ fn a_call_is_started_on_any_thread_and_waits_in_the_hosts_own_runtime() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let host = runtime.block_on(Host::open(Config::new(Home::at(folder.path().join("home"))))).unwrap();
     let call = || Call::new(recipe.to_str().unwrap(), "run", Words { words: &["one"], factor: 1.0 }).unwrap();
-    // This thread is outside of it.
+    // This thread is outside of the runtime.
     refused(&polled_without_tokio(host.call(call())).unwrap_err(), &["outside of any"]);
     refused(&polled_without_tokio(host.verify(None)).unwrap_err(), &["outside of any"]);
     let running = host.start(call());

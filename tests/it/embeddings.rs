@@ -1,4 +1,4 @@
-//! The shipped embedding recipe against sentence-transformers' own vectors, and what a call of it costs.
+//! The shipped embedding recipe: its vectors against those of sentence-transformers, and the cost of a call.
 //!
 //! `make test` builds the recipe's glue and model first; tests/reference/README.md says how the vectors were
 //! made.
@@ -22,7 +22,7 @@ fn recipe() -> PathBuf {
     folder
 }
 
-/// Environments are dear: the tests of a checkout share them, and the next run finds them.
+/// Building environments takes long: the tests of a checkout share them, and the next run reuses them.
 async fn host() -> Host {
     let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("embeddings-home");
     Host::open(Config::new(Home::at(home)).with_hob(env!("CARGO_BIN_EXE_hob"))).await.unwrap()
@@ -66,7 +66,7 @@ async fn embeddings_are_those_of_sentence_transformers() {
     }
     println!("{} texts, least cosine {least:.9}", texts.len());
 
-    // A text alone gives the vector that it gives in a batch.
+    // A text alone gives the same vector as in a batch.
     let alone = host.call(embed(json!({ "text": texts[0]["text"] }))).await.unwrap();
     let alone = vector(&alone.output.value()["embeddings"][0]);
     assert!(cosine(&alone, &vector(&found[0])) >= 0.9999);
@@ -79,7 +79,7 @@ async fn a_forked_pod_gives_what_a_started_one_gives_without_any_permission() {
     let input =
         json!({ "texts": ["a cat", "naïve café, Ångström, Straße", "The stock market fell sharply."], "similarity_to": "a kitten" });
     let started = host.call(embed(input.clone())).await.unwrap().output.into_value();
-    // The pod that tries whether others may be forked is there beside it, or not yet.
+    // The canary pod may or may not be there as well.
     let pod = host.pods().into_iter().find(|pod| !pod.forked).unwrap();
     let sandbox = pod.sandbox.unwrap();
     assert_eq!((sandbox.class, sandbox.missing), (Class::Full, Vec::new()));
@@ -132,7 +132,7 @@ async fn calls_made_at_once_get_their_own_vectors() {
     host.shutdown().await;
 }
 
-/// What of several callers ends up together is the host's to choose, so the class is also called by itself.
+/// The host chooses which callers' asks share a batch, so this test also calls the class directly.
 #[tokio::test]
 async fn the_pods_class_keeps_callers_of_a_batch_apart() {
     let host = host().await;
@@ -140,7 +140,7 @@ async fn the_pods_class_keeps_callers_of_a_batch_apart() {
     host.shutdown().await;
     let environments = Home::at(Path::new(env!("CARGO_TARGET_TMPDIR")).join("embeddings-home")).environments();
     let folders = std::fs::read_dir(environments).unwrap().map(|entry| entry.unwrap().path());
-    // A lock that was changed leaves the environment of the old one.
+    // A changed lock leaves the environment of the old lock behind.
     let newest = folders.filter(|path| path.is_dir()).max_by_key(|path| path.metadata().unwrap().modified().unwrap()).unwrap();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let path = std::env::join_paths([root.join("python/src"), recipe().join("pod")]).unwrap();

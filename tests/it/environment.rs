@@ -1,7 +1,7 @@
 //! Environments of pods: real interpreters, a real `uv`, one tiny wheel.
 //!
-//! Apart from the shelf's other tests, because these start programs and ask the package index for 11 KB. When
-//! there is no `uv` on PATH, Hob's own way of fetching one is what provides it, once for all tests.
+//! These tests start programs and ask the package index for 11 KB. If there is no `uv` on PATH, Hob fetches
+//! one in its own way, once for all tests.
 
 use std::{
     ffi::OsStr,
@@ -46,7 +46,7 @@ async fn real_uv() -> PathBuf {
     uv::find(&home, &Tools::default(), &any_python().await, &quiet()).await.unwrap().path
 }
 
-/// A `uv` that writes a line to `log` for each sync, and waits before it while the file `hold` is there.
+/// A `uv` that writes a line to `log` for each sync, and first waits while the file `hold` exists.
 async fn counted_uv(folder: &Path) -> PathBuf {
     let (path, real) = (folder.join("uv"), real_uv().await);
     let script = format!(
@@ -74,7 +74,7 @@ async fn ensure(
     ensure_without(home, tools, lock, python, existing, progress, &[]).await
 }
 
-/// The same where layers of the sandbox cannot be had.
+/// Ensures the environment on a machine without these layers of the sandbox.
 async fn ensure_without(
     home: &Home,
     tools: &Tools,
@@ -84,7 +84,7 @@ async fn ensure_without(
     progress: &progress::Shared,
     layers: &[&str],
 ) -> Result<Environment, Fault> {
-    // The runner lies elsewhere: some homes here have room for nothing, or are to stay empty.
+    // The runner lies elsewhere, because some homes here have no room, or must stay empty.
     let runner = Home::at(Path::new(env!("CARGO_TARGET_TMPDIR")).join("tools"));
     let compiler = WithinWalls::of(&runner, layers.iter().map(|layer| (*layer).to_owned()).collect()).unwrap();
     let wanted = Wanted {
@@ -114,7 +114,7 @@ fn writable(path: &Path) -> bool {
     fs::metadata(path).unwrap().permissions().mode() & 0o222 != 0
 }
 
-/// What the tests below start as a process of its own; alone it does nothing.
+/// A process that the tests below start; run by itself, it does nothing.
 #[test]
 fn a_process_of_its_own_builds_where_it_is_told() {
     let (Some(root), Some(uv)) = (std::env::var_os("HOB_TEST_BUILD_HOME"), std::env::var_os("HOB_TEST_BUILD_UV")) else { return };
@@ -154,7 +154,7 @@ async fn an_environment_holds_what_its_lock_says_and_is_read_only() {
     let compiled = fs::read_dir(environment.site_packages.join("__pycache__")).unwrap().count();
     assert!(compiled > 0, "no bytecode");
     assert_eq!(fs::read_dir(home.staging()).unwrap().count(), 0, "staging is left behind");
-    // No hard link into the cache: writing here must not write there.
+    // The file has no hard link in the cache, so writing here does not change the cache.
     assert_eq!(std::os::unix::fs::MetadataExt::nlink(&fs::metadata(environment.site_packages.join("six.py")).unwrap()), 1);
 
     environment::verify(&home, environment.digest).unwrap();
@@ -182,7 +182,7 @@ async fn threads_and_processes_that_want_the_same_environment_build_it_once() {
         })
         .collect();
     until("the first sync", || syncs(root.path()) > 0).await;
-    // Everybody else has time to begin a build of their own, if they could.
+    // The other processes have time to begin a build of their own, if that were possible.
     tokio::time::sleep(Duration::from_millis(700)).await;
     fs::remove_file(root.path().join("hold")).unwrap();
     for thread in threads {
@@ -207,8 +207,8 @@ async fn after_kill_9_in_the_middle_the_next_build_succeeds_and_the_rubbish_goes
     assert_eq!(environment::all(&home).unwrap(), []);
     let left = || fs::read_dir(home.staging()).unwrap().filter(|entry| entry.as_ref().unwrap().path().is_dir()).count();
     assert_eq!(left(), 1, "killed too late to show anything");
-    // It waits for a file that nobody takes away, and ends all the same: the kernel ends it with whoever
-    // started it.
+    // The process waits for a file that nobody removes, and ends all the same: the kernel ends it together
+    // with the process that started it.
     let script = uv.display().to_string();
     until("uv to be gone", || !processes_with(&script)).await;
 
@@ -216,11 +216,11 @@ async fn after_kill_9_in_the_middle_the_next_build_succeeds_and_the_rubbish_goes
     let environment = build(&home, &uv, LOCK, Existing::Verify).await.unwrap();
     assert!(runs(&environment, "import six"));
     environment::verify(&home, environment.digest).unwrap();
-    // Whoever builds next sweeps its folder, as soon as nothing of it has the lock.
+    // The next build sweeps the folder as soon as no process of the killed build holds the lock.
     let mut number = 0;
     until("an empty staging folder", || {
         number += 1;
-        // Another environment each time: its lock allows one file more.
+        // Each try uses another environment: its lock allows one file more.
         let other = format!("{} --hash=sha256:{number:064x}\n", LOCK.trim_end());
         let sweep = build(&home, &uv, &other, Existing::Trust);
         tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(sweep)).unwrap();
@@ -294,7 +294,7 @@ async fn an_altered_environment_is_named_by_verify_and_not_adopted() {
     set(0o444);
     environment::verify(&home, environment.digest).unwrap();
 
-    // A swapped record does not pass either: its own digest is pinned elsewhere.
+    // A replaced record does not pass either, because its own digest is pinned elsewhere.
     let record = home.environments().join(format!("{}.tree", environment.digest));
     fs::write(&record, "hob environment 2\nhob-tree 1\n").unwrap();
     named("was added");
@@ -348,7 +348,7 @@ async fn a_uv_that_the_user_named_is_used_or_refused() {
 async fn no_uv_and_no_pip_says_what_was_tried_and_what_to_do() {
     let root = tempfile::tempdir().unwrap();
     let home = Home::at(root.path().join("home"));
-    // Too old a uv on PATH is passed by; the interpreter has no pip.
+    // A `uv` on PATH that is too old is skipped; the interpreter has no pip.
     for (name, text) in [("uv", "echo 'uv 0.1.2'"), ("python3", "echo 'No module named pip' >&2; exit 1")] {
         fs::write(root.path().join(name), format!("#!/bin/sh\n{text}\n")).unwrap();
         fs::set_permissions(root.path().join(name), fs::Permissions::from_mode(0o755)).unwrap();

@@ -1,8 +1,8 @@
-//! The crate's public names, held against a list: `tests/facade.txt`. With `HOB_WRITE_FACADE=1` it is written
-//! anew.
+//! Compares the crate's public names with a list: `tests/facade.txt`. With `HOB_WRITE_FACADE=1` the test
+//! rewrites the list.
 //!
-//! Read off the sources: what `src/lib.rs` gives out that is not hidden, each with its fields, variants and
-//! methods.
+//! The names come from the sources: all that `src/lib.rs` exports and does not hide, each with its fields,
+//! variants and methods.
 
 use std::{
     cell::RefCell,
@@ -19,7 +19,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A source, read once.
+/// Reads a source; each is read once.
 fn read(path: &Path) -> Rc<File> {
     thread_local!(static READ: RefCell<BTreeMap<PathBuf, Rc<File>>> = RefCell::default());
     let parse = || syn::parse_file(&fs::read_to_string(path).unwrap()).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
@@ -38,7 +38,7 @@ fn is_public(visibility: &Visibility) -> bool {
     matches!(visibility, Visibility::Public(_))
 }
 
-/// Tokens as a person writes them.
+/// Formats tokens as a person writes them.
 fn text(tokens: &impl ToTokens) -> String {
     let mut text = tokens.to_token_stream().to_string();
     for (from, to) in [
@@ -68,7 +68,7 @@ fn text(tokens: &impl ToTokens) -> String {
     text.replace("-  >", "->").replace("->", " -> ").replace("  ", " ").trim().to_owned()
 }
 
-/// What a `use` gives out: each path with the name that it has then.
+/// The exports of a `use`: each path with its exported name.
 fn given(tree: &UseTree, before: &[String], out: &mut Vec<(Vec<String>, String)>) {
     let with = |name: &syn::Ident| before.iter().cloned().chain([name.to_string()]).collect::<Vec<_>>();
     match tree {
@@ -86,7 +86,7 @@ fn file_of(module: &[String]) -> Option<PathBuf> {
     [base.with_extension("rs"), base.join("mod.rs")].into_iter().find(|path| path.is_file())
 }
 
-/// The module that defines what a path leads to, and its name there.
+/// The module that defines the target of a path, and the target's name there.
 fn defined(path: &[String]) -> Option<(Vec<String>, String)> {
     let path: Vec<String> = path.iter().filter(|part| !["crate", "self"].contains(&part.as_str())).cloned().collect();
     let (name, module) = path.split_last()?;
@@ -115,7 +115,7 @@ fn defined(path: &[String]) -> Option<(Vec<String>, String)> {
             _ => {}
         }
     }
-    // Made by a macro of that file.
+    // The item is made by a macro of that file.
     let whole = fs::read_to_string(file_of(module)?).ok()?;
     whole.contains(&format!("enum {name}")).then(|| (module.to_vec(), name.clone()))
 }
@@ -156,7 +156,7 @@ fn defines(file: &File, name: &str) -> bool {
     })
 }
 
-/// The lines of one name: what it is, and what it has.
+/// The lines of one name: its kind, and its members.
 fn lines(module: &[String], name: &str, shown: &str) -> Vec<String> {
     let file = read(&file_of(module).unwrap());
     let mut lines = Vec::new();
@@ -200,7 +200,7 @@ fn lines(module: &[String], name: &str, shown: &str) -> Vec<String> {
         lines.push(format!("enum {shown}, grows (by a macro)"));
     }
     let mut methods = BTreeSet::new();
-    // A name that the layer has once is that type in all of its files.
+    // If only one file of the layer defines the name, it is that type in all files of the layer.
     let once = files_of(&module[0]).iter().filter(|path| defines(&read(path), name)).count() == 1;
     for path in files_of(&module[0]) {
         let here = file_of(module).unwrap() == path;
@@ -242,7 +242,7 @@ fn facade() -> String {
             match defined(&path) {
                 Some(found) => drop(names.insert(shown, found)),
                 None => match path.iter().filter(|part| *part != "crate").cloned().collect::<Vec<_>>() {
-                    // A whole module.
+                    // The export is a whole module.
                     module if file_of(&module).is_some() => {
                         for item in &read(&file_of(&module).unwrap()).items {
                             let name = match item {
@@ -278,7 +278,7 @@ fn facade() -> String {
     out.join("\n") + "\n"
 }
 
-/// Lines of one text that the other lacks, each with its sign.
+/// Lines of one text that the other lacks, each with `+` or `-`.
 fn difference(before: &str, now: &str) -> Vec<String> {
     let (old, new): (BTreeSet<&str>, BTreeSet<&str>) = (before.lines().collect(), now.lines().collect());
     let gone = old.difference(&new).map(|line| format!("- {line}"));
@@ -298,7 +298,7 @@ fn the_crates_public_names_are_those_of_the_list() {
         "the crate's interface is another one than tests/facade.txt has:\n{}\nwhere that is meant, run it with HOB_WRITE_FACADE=1 and say in CHANGELOG.md what changes",
         changed.join("\n")
     );
-    // The list is one of names: a method, a variant, a field, a function, and a name of another crate's.
+    // Each kind of line must occur: a method, a variant, a field, a function, and a name of another crate.
     for line in [
         "  fn with_deadline(mut self, deadline: Duration) -> Call",
         "enum Event, grows",
@@ -363,7 +363,7 @@ const OTHERS: &[&str] = &[
     "IpAddr",
 ];
 
-/// Types that lines of the list name and that nobody can name from outside.
+/// Types that lines of the list use and that code outside the crate cannot name.
 fn unnameable(list: &str) -> Vec<String> {
     let heads = ["struct ", "enum ", "trait ", "type "];
     let of_head = |line: &str| {
@@ -377,7 +377,7 @@ fn unnameable(list: &str) -> Vec<String> {
         .collect();
     let mut wrong = Vec::new();
     for line in list.lines().filter(|line| line.starts_with("  ") || line.contains("fn ")) {
-        // A variant's own name is no type.
+        // The name of a variant is not a type.
         let types = match line.starts_with("  ") && !line.contains("fn ") && !line.starts_with("  .") {
             true => line.trim().split_once(['(', '{']).map_or("", |(_, rest)| rest),
             false => line,
@@ -400,7 +400,7 @@ fn whatever_the_list_speaks_of_can_be_named_from_outside() {
     assert!(wrong.is_empty(), "give them out in src/lib.rs, or hide what speaks of them:\n{}", wrong.join("\n"));
 }
 
-/// Names of the list that cannot get a variant or a field without breaking who names those that they have.
+/// Names of the list to which a variant or a field cannot be added without breaking code that lists them all.
 fn closed(list: &str) -> Vec<&str> {
     let (mut closed, mut head) = (Vec::new(), "");
     for line in list.lines() {
@@ -428,7 +428,7 @@ fn whatever_fails_fails_as_a_fault() {
     let list = facade();
     let texts: Vec<_> = list.lines().filter(|line| line.ends_with(", String>")).collect();
     assert_eq!(texts, [""; 0], "an error is a `Fault`");
-    // What is read from a text or a number.
+    // Types that are parsed from a text or a number.
     for path in files_of("model").iter().chain(&files_of("shelf")).chain(&files_of("host")) {
         for item in &read(path).items {
             let Item::Impl(item) = item else { continue };
@@ -457,7 +457,7 @@ fn the_app_of_the_examples_is_made_of_the_root_alone_in_30_lines() {
     assert!(code(&app) <= 30, "{} lines", code(&app));
     let manifest = fs::read_to_string(folder.join("Cargo.toml")).unwrap();
     assert!(manifest.contains("default-features = false") && manifest.contains("opt-level = 2"));
-    // What it is shown as is what it is.
+    // The page shows exactly these texts.
     let page = fs::read_to_string(root().join("src/lib.rs")).unwrap();
     for text in [&app, &manifest] {
         let layers = ["host", "model", "shelf", "pod", "glue", "disk", "door", "author"];

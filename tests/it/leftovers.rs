@@ -1,5 +1,5 @@
-//! What is left when the keeper of a pod is ended as well, which else ends everything: found by its marks,
-//! and by nobody else's.
+//! Leftovers: if the keeper of a pod is killed too, the next host finds the pod's processes by their marks,
+//! and touches no other process.
 
 use std::{
     os::unix::process::ExitStatusExt,
@@ -12,8 +12,8 @@ use serde_json::json;
 
 use crate::support::{Rig, call, host_without, inner_number, is_running, open_at, processes_below, recipe_at, scratch_files, within};
 
-/// Its grandchild left session, process group and parents, and ignores what can be ignored. Busy once it said
-/// who they are.
+/// A pod whose grandchild leaves session, process group and parents, and ignores every signal that can be
+/// ignored. The pod is busy once it has written the process numbers.
 const SOURCE: &str = r#"
 import os, signal, time
 
@@ -38,8 +38,8 @@ class Subject:
 
 const ANSWERS: &str = "import os\nclass Subject:\n    def run(self, input):\n        return os.getpid()\n";
 
-/// Where pods have process namespaces, the kernel ends all of one whose keeper is killed. Then there is
-/// nothing that could be left.
+/// The layer to take away: with process namespaces the kernel ends all processes of a pod whose keeper is
+/// killed, and nothing is left.
 const LEFT: [&str; 1] = ["processes"];
 
 /// Runs as a child process of the tests below: a host with one busy pod, until it is killed.
@@ -77,14 +77,14 @@ impl Runaway {
         Runaway { host, keeper, pod, grandchild }
     }
 
-    /// Kills the host, which was stopped before it could see what was done to its pod.
+    /// Kills the host, which was stopped before it could notice the end of its pod.
     fn kill_host(&mut self) {
         self.host.kill().unwrap();
         assert_eq!(self.host.wait().unwrap().signal(), Some(9));
     }
 }
 
-/// Keeper, pod and grandchild, once they run.
+/// Waits until keeper, pod and grandchild run; returns their process numbers.
 async fn marked(folder: &Path) -> [u32; 3] {
     within(60, "the pod and its grandchild run", || open_at(folder).join("marker").exists()).await;
     let text = std::fs::read_to_string(open_at(folder).join("marker")).unwrap();
@@ -127,20 +127,20 @@ async fn the_next_host_ends_what_a_killed_one_left_and_touches_no_living_one() {
     let (theirs, their_files) = (processes_below(folder), scratch_files(folder));
     assert_eq!((theirs.len(), their_files.len()), (4, 4), "two keepers and two pods; two folders and two locks");
 
-    // A keeper that is only stopped is no case: the kernel continues it when its host dies and leaves its
-    // group orphaned.
+    // The keeper is killed, not stopped: the kernel continues a stopped keeper when its host dies and leaves
+    // its group orphaned.
     let mut runaway = Runaway::start(folder).await;
     signal(runaway.host.id(), Signal::STOP);
     signal(runaway.keeper, Signal::KILL);
     within(60, "the kernel ends the pod of a killed keeper", || !is_running(runaway.pod)).await;
     runaway.kill_host();
-    // Long enough for anybody who could still end it.
+    // Enough time for any process that could still end them.
     tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     assert!(is_running(runaway.grandchild), "nothing was left, so nothing is shown");
     let all_files = scratch_files(folder);
     assert_eq!(all_files.len(), their_files.len() + 2);
-    // Where this machine lets us make groups, that of the pod is left as well, and those of living hosts are
-    // theirs.
+    // If this machine allows groups, the killed host leaves its pod's group too. The groups of living hosts
+    // stay.
     let killed: Vec<&String> = all_files.iter().filter(|name| !their_files.contains(name) && !name.ends_with(".lock")).collect();
     let (left, theirs_too) = (groups_of(&killed), groups_of(&their_files.iter().collect::<Vec<_>>()));
     assert_eq!(left.is_empty(), theirs_too.is_empty(), "{left:?} {theirs_too:?}");
@@ -173,7 +173,7 @@ async fn a_host_ends_what_outlived_a_killed_keeper() {
     rig.close().await;
 }
 
-/// As the runaway, and the grandchild is another program without one variable.
+/// Like the runaway, but the grandchild is another program without the variable.
 #[tokio::test]
 async fn a_host_ends_what_got_rid_of_its_marks() {
     let rig = Rig::without(&LEFT).await;
@@ -194,7 +194,7 @@ async fn a_host_ends_what_got_rid_of_its_marks() {
     rig.close().await;
 }
 
-/// Its host is stopped: nobody but the kernel is there to end anything.
+/// The host is stopped, so only the kernel can end anything.
 #[tokio::test]
 async fn of_a_pod_in_a_process_namespace_a_killed_keeper_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Levers: what is lowered when memory ran out, by real pods that really run out.
+//! Levers: settings that Hob lowers after memory ran out, with real pods that really run out of memory.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Rig, call};
 
-/// Works on as many megabytes at once as its lever says, and can bear `bearable` of them.
+/// Uses as many megabytes at once as its lever says; more than `bearable` raises out of memory.
 const HUNGRY: &str = r#"
 import os, time
 import hob_pod
@@ -35,7 +35,7 @@ class Subject:
 "#;
 
 fn hungry(rig: &Rig, name: &str, lever: &str, more: &str, run: &str) -> PathBuf {
-    // A generator is what it takes to give a part first.
+    // Only a generator can yield a chunk before it fails.
     let source = match run.contains("streaming") {
         true => HUNGRY.to_owned(),
         false => HUNGRY.replace("        if input.get(\"chunk\"):\n            yield 1\n", ""),
@@ -43,7 +43,7 @@ fn hungry(rig: &Rig, name: &str, lever: &str, more: &str, run: &str) -> PathBuf 
     rig.pool(name, &source, &format!("lever = {{ {lever} }}\n{more}"), run)
 }
 
-/// The outcome of a call, and what was told of its lever.
+/// The outcome of a call, and the events about its lever.
 async fn told(rig: &Rig, recipe: &Path, input: Value) -> (Result<Value, Fault>, Vec<Value>) {
     let mut running = rig.host.start(call(recipe, input));
     let mut told = Vec::new();
@@ -63,19 +63,20 @@ async fn when_memory_runs_out_the_lever_is_lowered_once_and_the_ask_run_again() 
     let output = output.unwrap();
     assert_eq!(output["size"], 16);
     assert_eq!(events, [json!({"lever": {"name": "batch_size", "from": 32, "to": 16}, "because": "out_of_memory"})]);
-    // It stays lower for those who come after, who have nothing to wonder about.
+    // The lever stays lower for later callers, who get no event.
     let (again, events) = told(&rig, &recipe, json!({"bearable": 20})).await;
     assert_eq!((again.unwrap(), events), (output, vec![]));
     let lever = rig.host.status().pools[0].lever.clone().unwrap();
     assert_eq!((&*lever.name, lever.value, lever.lowered), ("batch_size", json!(16), 1));
 
-    // Once for each ask: what a half does not help, its caller hears of. The next one finds it lower still.
+    // The lever is lowered once for each ask. If half is still too much, the caller gets the fault, and the
+    // next call begins lower still.
     let (fault, events) = told(&rig, &recipe, json!({"bearable": 4})).await;
     let fault = fault.unwrap_err();
     assert_eq!((fault.code, events.len()), (Code::OutOfMemory, 1), "{fault}");
     let (fault, events) = told(&rig, &recipe, json!({"bearable": 4})).await;
     assert_eq!((fault.unwrap_err().code, events.len()), (Code::OutOfMemory, 0), "there is no lower value");
-    // The operator takes it back.
+    // The operator resets it.
     rig.host.lift(&"test/hungry".parse().unwrap()).unwrap();
     assert_eq!(told(&rig, &recipe, json!({"bearable": 40})).await.0.unwrap()["size"], 32);
     rig.close().await;

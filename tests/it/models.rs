@@ -1,5 +1,4 @@
-//! Models that say where they come from: fetched by real `hob` processes from a real server that does not
-//! mean well.
+//! Models that name their origin: real `hob` processes fetch them from a real server that misbehaves.
 
 mod folder;
 mod hub;

@@ -1,9 +1,7 @@
-//! Packages that people use, unchanged, inside the sandbox: with no permission, from started and from forked
-//! pods.
+//! Popular packages, unchanged, inside the sandbox: without any permission, in started and in forked pods.
 //!
-//! Apart from `embeddings.rs`, which is about one recipe being right: these are about what packages expect of
-//! a system (processes of their own, shared memory, semaphores, files in /proc and /sys), and whether a pod
-//! has it.
+//! These tests check whether a pod has what packages expect of a system: child processes, shared memory,
+//! semaphores, files in /proc and /sys.
 
 mod weights;
 
@@ -29,7 +27,7 @@ use serde_json::{Value, json};
 /// tests.
 const ZYGOTE_S: u64 = 120;
 
-/// Environments are dear: the tests of a checkout share them, and the next run finds them.
+/// Building environments takes long: the tests of a checkout share them, and the next run reuses them.
 async fn host() -> Host {
     Host::open(Config::new(Home::at(Path::new(env!("CARGO_TARGET_TMPDIR")).join("packages-home"))).with_hob(env!("CARGO_BIN_EXE_hob")))
         .await
@@ -40,7 +38,7 @@ fn to(recipe: &Path, operation: &str, input: Value) -> Call {
     Call::new(&recipe.display().to_string(), operation, input).unwrap()
 }
 
-/// Makes a call with a pod of its own, which must be confined wholly; the output, and whether that pod was
+/// Makes a call in a separate pod, which must be fully confined; returns the output, and whether the pod was
 /// forked.
 async fn alone(host: &Host, call: Call) -> (Value, bool) {
     let before: Vec<String> = host.pods().into_iter().map(|pod| pod.incarnation).collect();
@@ -61,8 +59,7 @@ async fn alone(host: &Host, call: Call) -> (Value, bool) {
     (done.output.into_value(), forked)
 }
 
-/// Waits for the zygote of a recipe that was called before; panics with the reason if there is none to be
-/// had.
+/// Waits for the zygote of a recipe that was called before; panics with the reason if there can be none.
 async fn zygote(host: &Host) {
     for _ in 0..ZYGOTE_S * 20 {
         match host.status().zygotes.into_iter().next() {
@@ -74,7 +71,7 @@ async fn zygote(host: &Host) {
     panic!("no zygote within {ZYGOTE_S} s: {:?}", host.status().zygotes);
 }
 
-/// Each call on a started pod, then each on a forked one; the outputs of both.
+/// Makes each call in a started pod, then each in a forked one; returns the outputs of both.
 async fn started_and_forked(host: &Host, recipe: &str, calls: impl Fn(&Path) -> Vec<Call>) -> [Vec<Value>; 2] {
     let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recipes").join(recipe);
     let (place, mut outputs) = (tempfile::tempdir().unwrap(), [Vec::new(), Vec::new()]);
@@ -84,7 +81,7 @@ async fn started_and_forked(host: &Host, recipe: &str, calls: impl Fn(&Path) -> 
         outputs[0].push(output);
     }
     let calls = calls(&recipe);
-    // Asks for a zygote, and does not wait for it.
+    // This call starts a zygote, and does not wait for it.
     host.call(calls[0].clone()).await.unwrap();
     zygote(host).await;
     for call in calls {
@@ -95,7 +92,7 @@ async fn started_and_forked(host: &Host, recipe: &str, calls: impl Fn(&Path) -> 
     outputs
 }
 
-/// A copy of a recipe whose pods are never forked: whether they would be is a matter of time otherwise.
+/// A copy of a recipe whose pods are never forked; without it, timing decides whether they are forked.
 fn without_preload(recipe: &Path, place: &Path) -> PathBuf {
     let manifest = std::fs::read_to_string(recipe.join("recipe.toml")).unwrap();
     let kept: Vec<&str> = manifest.lines().filter(|line| !line.starts_with("preload = ")).collect();
@@ -123,7 +120,7 @@ async fn scikit_learn_and_multiprocessing_run_as_they_are() {
         }
         let learnt = &mut outputs[3];
         assert!(learnt["right"].as_u64().unwrap() > 420, "{learnt}");
-        // On a busy machine one of the two may have done all of it before the other was there.
+        // On a busy machine one of the two workers may have done everything before the other started.
         let workers = learnt.as_object_mut().unwrap().remove("workers").unwrap();
         assert!((1..=2).contains(&workers.as_u64().unwrap()), "joblib computed in {workers} processes");
     }
@@ -142,7 +139,7 @@ async fn psutil_sees_a_process_and_its_children_as_on_any_machine() {
     host.shutdown().await;
 }
 
-/// The rows of docs/values.md for values of packages: the expression, and what it becomes.
+/// The rows of docs/values.md for values of packages: the expression, and its JSON.
 fn rows() -> Vec<(&'static str, &'static str)> {
     let cells = |line: &'static str| Some(line.strip_prefix("| ")?.strip_suffix(" |")?.split(" | ").collect::<Vec<_>>());
     let row = |line| match cells(line)?[..] {
@@ -162,11 +159,11 @@ async fn values_of_numpy_pandas_polars_pyarrow_and_pydantic_become_what_the_page
     assert!(good.len() >= 9 && faults.len() >= 8, "{good:?} {faults:?}");
     let expressions: Vec<&str> = good.iter().map(|(expression, _)| *expression).collect();
     let wanted: Vec<Value> = good.iter().map(|(_, becomes)| serde_json::from_str(becomes.trim_matches('`')).unwrap()).collect();
-    // The second of them is forked, for all that pyarrow does as it is imported.
+    // The second pod is forked, although pyarrow does much at its import.
     for outputs in started_and_forked(&host, "rich", |recipe| vec![to(recipe, "give", json!(expressions))]).await {
         let Value::Array(found) = &outputs[0] else { panic!("{outputs:?}") };
         for ((expression, found), wanted) in expressions.iter().zip(found).zip(&wanted) {
-            // As text: another order of keys is another value.
+            // Compared as text, because another order of keys counts as another value.
             assert_eq!(found.to_string(), wanted.to_string(), "{expression}");
         }
         assert_eq!(found.len(), wanted.len());
@@ -205,11 +202,11 @@ async fn pocketsphinx_hears_what_was_said() {
     host.shutdown().await;
 }
 
-/// The environment of torch, made as a host makes it, and the only one in its home: one of an older lock is
-/// deleted first.
+/// The environment of torch, made as a host makes it. It is the only one in its home: an environment of an
+/// older lock is deleted first.
 ///
-/// `uv` links it out of its cache instead of copying, and the cache is deleted then: the 6 GB lie on the disk
-/// once, at no time twice.
+/// `uv` links its files out of the cache instead of copying, and then the cache is deleted: the 6 GB never
+/// take their space twice.
 async fn environment_of_torch(home: &Home, uv: &Path, lock: &[u8], range: &VersionReq) -> Environment {
     let (progress, place): (progress::Shared, _) = (Arc::new(Silent), tempfile::tempdir().unwrap());
     let linking = place.path().join("uv");
@@ -233,8 +230,8 @@ async fn environment_of_torch(home: &Home, uv: &Path, lock: &[u8], range: &Versi
     }
 }
 
-/// Needs an environment of 6 GB, so only `make test-torch` runs it: HOB_TEST_TORCH names the home to make it
-/// in, where the file `python` then names its interpreter, for what else needs torch.
+/// Needs an environment of 6 GB, so only `make test-torch` runs it. HOB_TEST_TORCH names the home in which to
+/// make it; the file `python` there then names its interpreter, for other tests that need torch.
 #[tokio::test]
 async fn torch_and_transformers_run_as_they_are() {
     let Some(root) = std::env::var_os("HOB_TEST_TORCH").map(PathBuf::from) else {
@@ -266,12 +263,12 @@ async fn torch_and_transformers_run_as_they_are() {
     let started = without_preload(&forked, &started);
     let mut outputs = Vec::new();
     for recipe in [&started, &forked] {
-        // Its one permission: the folder of the model.
+        // The recipe's only permission: the model's folder.
         let mut permissions = Permissions::default();
         permissions.add("read", model.to_str().unwrap()).unwrap();
         host.grant(&recipe.display().to_string().parse().unwrap(), permissions, false).await.unwrap();
         if recipe == &forked {
-            // Asks for a zygote.
+            // This call starts a zygote.
             host.call(to(recipe, "load_rows", json!({}))).await.unwrap();
             zygote(&host).await;
         }
@@ -288,7 +285,7 @@ async fn torch_and_transformers_run_as_they_are() {
     assert_eq!(environment::all(&home).unwrap(), [made.digest], "the host used the environment that was there");
 }
 
-/// A voice's WAV; none without flite, whose voices are those that pocketsphinx understands.
+/// The WAV of a synthetic voice; `None` without flite, whose voices pocketsphinx understands.
 async fn speech() -> Option<Vec<u8>> {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("said.wav");

@@ -1,4 +1,4 @@
-//! Pods through the host: the real runner, the real keeper, and a kit of misdeeds.
+//! Pods through the host: the real runner, the real keeper, and a set of misbehaving pods.
 
 mod answers;
 mod endings;

@@ -1,7 +1,7 @@
-//! `SECURITY.md`, held against the code: each promise names tests that exist, and its table of processes is
+//! Checks `SECURITY.md` against the code: each promise names tests that exist, and the table of processes is
 //! complete.
 //!
-//! Each rule is a function over texts, so that each is first shown to catch a planted offender.
+//! Each rule is a function over texts, and is first shown to catch a planted offender.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -34,12 +34,12 @@ fn rows<'a>(lines: &[&'a str]) -> Vec<Vec<&'a str>> {
     rows
 }
 
-/// What stands between single backticks.
+/// The texts between single backticks.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
 
-/// Whether the words are a place in this repository: `path` or `path::test`.
+/// Whether the words name a place in this repository: `path` or `path::test`.
 fn is_place(words: &str) -> bool {
     let folders = ["src/", "tests/", "python/", "fuzz/", "docs/", "packaging/", "recipes/", ".make/"];
     folders.iter().any(|folder| words.starts_with(folder)) && !words.contains(' ')
@@ -57,8 +57,8 @@ fn has_test(path: &str, text: &str, name: &str) -> bool {
     lines.iter().enumerate().any(|(at, line)| is_it(line) && lines[at.saturating_sub(4)..at].iter().any(is_attribute))
 }
 
-/// Places that the page names and that are not there. `read` gives the text of a path, or an empty one for a
-/// folder.
+/// Places that the page names and that do not exist. `read` returns the text of a path, or an empty text for
+/// a folder.
 fn missing(page: &str, read: impl Fn(&str) -> Option<String>) -> Vec<String> {
     let mut wrong = Vec::new();
     for words in page.lines().flat_map(quoted).filter(|words| is_place(words)) {
@@ -97,10 +97,10 @@ fn every_promise_names_a_test_that_exists() {
     assert_eq!(unproven(&page, &headings), [""; 0]);
 }
 
-/// How many places of a text start a process, or make this process another program.
+/// The number of places in a text that start a process, or replace this process by another program.
 fn starts(path: &str, text: &str) -> usize {
     if path.ends_with(".rs") {
-        // A file's own tests are its end.
+        // A file's own tests come last in it.
         let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or("");
         let lines = code.lines().map(|line| line.split("//").next().unwrap_or(""));
         return lines.map(|line| line.matches("Command::new(").count() + line.matches(".exec()").count()).sum();
@@ -115,7 +115,7 @@ fn starts(path: &str, text: &str) -> usize {
 fn told(page: &str) -> BTreeMap<String, usize> {
     let mut told = BTreeMap::new();
     for row in rows(&section(page, "What runs, as which user, before which wall")) {
-        // The second column says where.
+        // The second column names the files.
         let Some(cell) = row.get(1) else { continue };
         let parts: Vec<_> = cell.split('`').collect();
         for (path, after) in parts.iter().skip(1).step_by(2).zip(parts.iter().skip(2).step_by(2)) {
@@ -133,7 +133,7 @@ fn sources(folder: &str, extension: &str) -> Vec<(String, String)> {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            // Files of tests alone start what they like.
+            // Files that hold only tests may start any process.
             if path.is_dir() && name != "tests" && name != "__pycache__" {
                 folders.push(path);
             } else if path.extension().is_some_and(|found| found == extension) && name != "tests.rs" {

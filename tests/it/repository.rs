@@ -1,7 +1,7 @@
-//! The signed repository, both sides, through the library's public door: what is honest works, what is not is
-//! refused by name.
+//! Both sides of the signed repository, through the library's public functions: honest use works, and
+//! everything else is refused by name.
 //!
-//! The attacks lie in their own modules; here is the honest way and what the writer refuses.
+//! This file has honest use and the refusals of the writer; the attacks have modules of their own.
 
 mod answers;
 mod attacks;
@@ -153,7 +153,7 @@ async fn only_the_key_that_the_repository_knows_may_publish() {
     assert!(fault.code == Code::KeyInvalid && fault.hint.clone().unwrap().contains(&public), "{fault:?}");
     assert_eq!(tree(&world.repo), before);
 
-    // Another key under the name that the repository gave to alice.
+    // Another key is given for the name that the repository gave to alice.
     let mallory = Keys::at(world.folder.path().join("mallory"));
     mallory.generate("alice").unwrap();
     fs::copy(world.keys.path("online"), mallory.path("online")).unwrap();
@@ -172,7 +172,7 @@ async fn only_the_key_that_the_repository_knows_may_publish() {
     assert_eq!(fault.code, Code::AlreadyPublished);
     assert_eq!(tree(&world.repo), before);
 
-    // By public key alone: there is nothing to verify before the first publish, and it says so.
+    // Added by public key alone: before the first publish there is nothing to verify, and the output says so.
     repository::add_publisher(&world.repo, &world.keys, "bob", Some(&public), world.now).await.unwrap();
     let home = world.home("home").await;
     let mut client = world.client(&home).await;
@@ -187,7 +187,7 @@ async fn only_the_key_that_the_repository_knows_may_publish() {
 #[tokio::test]
 async fn the_writer_refuses_a_step_that_no_client_could_load() {
     let world = World::new().await;
-    // The online key is not the one that the root names: every signature would be worthless.
+    // The online key is not the one that the root names, so every signature would be worthless.
     fs::remove_file(world.keys.path("online")).unwrap();
     world.keys.generate("online").unwrap();
     let before = tree(&world.repo);
@@ -197,7 +197,7 @@ async fn the_writer_refuses_a_step_that_no_client_could_load() {
         "{fault}"
     );
     assert_eq!(tree(&world.repo), before);
-    // A clock a year ahead: root and targets would be expired for everyone.
+    // With a clock a year ahead, root and targets would be expired for everyone.
     let world = World::new().await;
     let before = tree(&world.repo);
     let fault = repository::refresh(&world.repo, &world.keys, days_later(world.now, 366)).await.unwrap_err();
@@ -237,13 +237,13 @@ async fn a_step_that_died_at_any_file_leaves_a_repository_that_works_and_can_be_
             let home = world.home(&format!("homes/{step}/{file}")).await;
             resolve(&mut open(&home, url).await, "hob/echo").await.unwrap();
 
-            // A full folder in the file's place: the step gets that far and no further.
+            // A full folder in the file's place stops the writer at this step.
             let obstacle = repo.join(file);
             fs::create_dir_all(obstacle.join("in the way")).unwrap();
             take(&repo, &keys).await.expect_err(&what);
             fs::remove_dir_all(&obstacle).unwrap();
 
-            // A client of the state before, and one that was not there yet.
+            // A client that knew the earlier state, and one that is new.
             resolve(&mut open(&home, url).await, "hob/echo").await.unwrap_or_else(|fault| panic!("{what}: {fault}"));
             let newcomer = world.home(&format!("newcomers/{step}/{file}")).await;
             resolve(&mut open(&newcomer, url).await, "hob/echo").await.unwrap_or_else(|fault| panic!("{what}: {fault}"));
@@ -251,7 +251,7 @@ async fn a_step_that_died_at_any_file_leaves_a_repository_that_works_and_can_be_
             resolve(&mut open(&home, url).await, "hob/echo").await.unwrap_or_else(|fault| panic!("{what}, finished: {fault}"));
         }
         if step == "rotate" {
-            // Died with the new root out and the old key still in its place.
+            // Killed with the new root written and the old key still in its place.
             fs::copy(world.keys.path("online"), old_keys.join("online.key.json.next")).unwrap();
             repository::refresh(&world.repo, &Keys::at(&old_keys), world.now).await.unwrap();
             let home = world.home("home").await;

@@ -1,5 +1,5 @@
-//! Models that come and go: real pods on a machine that is made up, so that it has the memory and the GPUs
-//! that a test wants.
+//! Models that are loaded and unloaded: real pods on a simulated machine, so that each test chooses the
+//! memory and the GPUs.
 
 mod gpu;
 
@@ -27,11 +27,11 @@ use crate::support::{Rig, call, inner_number, is_running, within};
 
 const GB: u64 = 1 << 30;
 
-/// A machine of numbers. Nobody says what a process holds on its GPUs.
+/// A machine of numbers. It does not say how much of its GPUs a process holds.
 struct MadeUp {
     memory: u64,
     gpus: usize,
-    /// How often its GPUs were looked at: what is in use of them is never the same twice.
+    /// Counts the queries of its GPUs: each query finds another amount in use.
     looks: AtomicU64,
 }
 
@@ -55,7 +55,7 @@ impl Machine for MadeUp {
     }
 }
 
-/// A host on such a machine, `machine` being the lines of `[machine]` in its `hob.toml`.
+/// A host on such a machine; `machine` has the lines of `[machine]` in its `hob.toml`.
 async fn rig(memory: u64, gpus: usize, machine: &str) -> Rig {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(folder.path().join("home")).unwrap();
@@ -73,7 +73,8 @@ async fn host_on(folder: &Path, memory: u64, gpus: usize) -> Host {
     Host::open(config).await.unwrap()
 }
 
-/// Holds `megabytes` once it is loaded, and unloads as `UNLOAD` says. `do`: `ms` of work, or who it is.
+/// Holds MEGABYTES once it is loaded, and unloads as UNLOAD says. Works for `ms`, and returns its pid, its
+/// loads and its GPU.
 const MODEL: &str = r#"
 import os, time
 import hob_pod
@@ -114,7 +115,7 @@ fn with(recipe: &Path, priority: Priority, ms: u64) -> Call {
     call(recipe, json!({ "ms": ms })).with_priority(priority)
 }
 
-/// The loaded ones, as `hob status` shows them.
+/// The loaded models, as `hob status` shows them.
 fn loaded(rig: &Rig) -> Vec<String> {
     let residents = rig.host.status().machine.residents;
     residents.into_iter().filter(|resident| resident.state == ResidentState::Loaded).map(|resident| resident.recipe).collect()
@@ -124,7 +125,8 @@ fn of(events: &[ResidencyEvent], what: ResidencyChange) -> Vec<&str> {
     events.iter().filter(|event| event.what == what).map(|event| &*event.recipe).collect()
 }
 
-/// Asserts from the journal of places that never two at once had one: from `Loading` until `Gone`.
+/// Asserts from the journal of residency that never two pods held memory at once, from `Loading` until
+/// `Gone`.
 fn never_two_at_once(events: &[ResidencyEvent]) {
     let mut there: BTreeMap<&str, &str> = BTreeMap::new();
     for event in events {
@@ -145,7 +147,7 @@ async fn two_recipes_on_one_device_take_turns_interactive_first_and_bulk_goes_on
     let bulk = model(&rig, "bulk", 20, UNLOADS, "gpu_bytes = 1073741824");
     let interactive = model(&rig, "interactive", 20, "pass", "gpu_bytes = 1073741824");
 
-    // Forty pieces of bulk work, all of which wait at once; and every now and then somebody at a screen.
+    // Forty bulk calls wait at once; now and then comes an interactive one.
     let mut works = tokio::task::JoinSet::new();
     for _ in 0..40 {
         let (host, call) = (rig.host.clone(), with(&bulk, Priority::Bulk, 100));
@@ -169,12 +171,13 @@ async fn two_recipes_on_one_device_take_turns_interactive_first_and_bulk_goes_on
 
     let events = rig.host.residency_events();
     never_two_at_once(&events);
-    // At most the ask in hand was finished before the other had its turn. The first time its process had to
-    // be started besides, which takes as long as the machine takes.
+    // At most the ask in hand was finished before the interactive call had its turn. At first its process had
+    // to be started too, which takes as long as the machine takes.
     assert!(left_behind[1..].iter().all(|asks| *asks <= 2), "{left_behind:?}");
     let loads = of(&events, ResidencyChange::Loaded);
     let (bulk_loads, interactive_loads) = (loads.iter().filter(|name| **name == "test/bulk").count(), loads.len());
-    // Three visits at most: at the start, and once after each of the other's turns. Not one for each ask.
+    // Bulk loads at most three times: at the start, and once after each turn of the other. Not once for each
+    // ask.
     assert!((2..=4).contains(&bulk_loads) && interactive_loads <= 8, "{loads:?}");
     let asked = events.iter().find(|event| event.what == ResidencyChange::Leaving).unwrap();
     assert_eq!((&*asked.recipe, asked.wanted_by.as_deref()), ("test/bulk", Some("test/interactive")));
@@ -184,7 +187,7 @@ async fn two_recipes_on_one_device_take_turns_interactive_first_and_bulk_goes_on
 #[tokio::test]
 async fn two_rows_of_ordinary_calls_take_turns_and_not_a_load_for_each_ask() {
     let rig = rig(8 * GB, 1, "exclusive_gpus = true").await;
-    // One stays and unloads, the other can only go.
+    // One pod stays and unloads, the other can only end.
     let recipes = [("stays", UNLOADS), ("goes", "pass")].map(|(name, unload)| model(&rig, name, 5, unload, "gpu_bytes = 1073741824"));
     let begun = std::time::Instant::now();
     let rows = recipes.map(|recipe| {
@@ -201,13 +204,13 @@ async fn two_rows_of_ordinary_calls_take_turns_and_not_a_load_for_each_ask() {
     let events = rig.host.residency_events();
     never_two_at_once(&events);
     let loads = of(&events, ResidencyChange::Loaded).len();
-    // A turn is at least the hold of a second.
+    // A turn lasts at least the hold of one second.
     let turns = begun.elapsed().as_secs() as usize + 2;
     assert!(loads <= turns && loads >= 2, "{loads} loads in {turns} turns");
     rig.close().await;
 }
 
-/// The one who waits is of another recipe, and no pod of the stream's own pool is wanted.
+/// The waiting call is for another recipe, and the stream's own pool needs no further pod.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deaf_reader_keeps_the_place_of_its_pod_from_no_other_recipe() {
     let rig = rig(8 * GB, 1, "exclusive_gpus = true").await;
@@ -243,7 +246,7 @@ async fn whoever_waits_for_a_place_in_vain_takes_it_from_nobody() {
     rig.close().await;
 }
 
-/// A call that goes on by itself.
+/// Makes a call in a task of its own.
 fn spawned(rig: &Rig, call: Call) -> tokio::task::JoinHandle<Result<hob::model::Outcome, hob::model::Fault>> {
     let host = rig.host.clone();
     tokio::spawn(async move { host.call(call).await })
@@ -253,8 +256,8 @@ fn spawned(rig: &Rig, call: Call) -> tokio::task::JoinHandle<Result<hob::model::
 async fn what_waits_behind_bulk_work_of_its_own_recipe_keeps_the_place_against_others() {
     let rig = rig(8 * GB, 1, "exclusive_gpus = true").await;
     let [mixed, other] = ["mixed", "other"].map(|name| model(&rig, name, 5, UNLOADS, "gpu_bytes = 1073741824"));
-    // Longer than a model has its place for sure: from then on whoever is of a higher class has it at the
-    // next end of an ask.
+    // Longer than a model's hold: from then on a call of a higher class gets the memory at the next end of an
+    // ask.
     let bulk = spawned(&rig, with(&mixed, Priority::Bulk, 3_000));
     within(60, "the bulk work is at work", || rig.host.pods().iter().any(|pod| pod.in_hand == 1)).await;
     let interactive = spawned(&rig, with(&mixed, Priority::Interactive, 10));
@@ -289,12 +292,12 @@ async fn the_least_recently_used_goes_pinned_ones_stay_and_others_answer_meanwhi
     for recipe in [pinned, newer, old] {
         who(&rig, recipe).await;
     }
-    // Used again: now `old` is the one that was used least recently.
+    // `newer` is used again, so `old` is now the least recently used.
     who(&rig, newer).await;
     assert_eq!(loaded(&rig), ["test/pinned", "test/newer", "test/old"]);
 
-    // Four of them are within the budget as measured, but not as declared below: this one has to wait until
-    // one is gone.
+    // Four models fit into the budget as measured, but not as declared below: this one has to wait until one
+    // is unloaded.
     let text = std::fs::read_to_string(large.join("recipe.toml")).unwrap();
     std::fs::write(large.join("recipe.toml"), text.replace("100000000", "220000000")).unwrap();
     std::fs::write(rig.open().join("hold-large"), "").unwrap();
@@ -307,7 +310,7 @@ async fn the_least_recently_used_goes_pinned_ones_stay_and_others_answer_meanwhi
     assert!(status.residents.iter().any(|resident| resident.recipe == "test/large" && resident.state == ResidentState::Loading));
     assert!(status.memory_claimed_bytes <= status.memory_budget_bytes && status.memory_budget_bytes == 420_000_000, "{status:?}");
 
-    // While it loads, those that are loaded answer; it does not end before we say so.
+    // While this model loads, the loaded ones answer; the loading does not end before the test says so.
     for recipe in [pinned, newer, pinned] {
         assert_eq!(who(&rig, recipe).await["loads"], 1);
     }
@@ -315,7 +318,7 @@ async fn the_least_recently_used_goes_pinned_ones_stay_and_others_answer_meanwhi
     std::fs::remove_file(rig.open().join("hold-large")).unwrap();
     waits.await.unwrap().unwrap();
 
-    // And back: `newer` was used after `large`, which is measured to be smaller than it said.
+    // And back: `newer` was used after `large`, which was measured to be smaller than declared.
     who(&rig, newer).await;
     assert_eq!(who(&rig, old).await["loads"], 2, "the process stayed, its model did not");
     assert_eq!(who(&rig, pinned).await["loads"], 1, "pinned ones are never asked to go");
@@ -387,8 +390,8 @@ async fn what_can_never_be_had_is_said_with_its_numbers() {
     rig.close().await;
 }
 
-/// What can never be had refuses asks, not pods: it is not tried again and again, however many pods are to be
-/// kept ready.
+/// A claim that can never fit refuses asks, and starts no pods: it is not tried again and again, however many
+/// pods are to be kept ready.
 #[tokio::test]
 async fn a_place_that_can_never_be_had_starts_no_pods_for_ever_and_hangs_no_call() {
     let rig = rig(8 * GB, 0, "memory_bytes = 1000000000").await;
@@ -401,7 +404,7 @@ async fn a_place_that_can_never_be_had_starts_no_pods_for_ever_and_hangs_no_call
         );
         let pod = format!("min = {min}\nmax = {min}\nresidency = {{ memory_bytes = 2000000000 }}");
         let recipe = rig.pool(&name, &source, &pod, "deadline_ms = 30000");
-        // All at once, and one after the other.
+        // First all calls at once, then one after the other.
         let mut calls = tokio::task::JoinSet::new();
         for _ in 0..4 {
             let (host, call) = (rig.host.clone(), call(&recipe, json!({})));
@@ -434,11 +437,11 @@ async fn what_was_measured_counts_for_the_next_host() {
     let first = claimed(&rig.host);
     assert!((150 << 20..300 << 20).contains(&first), "{first}");
     rig.host.shutdown().await;
-    // It would not fit as it was declared, and is loaded for what it was measured to be.
+    // As declared it would not fit; it is loaded by its measured size.
     let host = host_on(rig.folder.path(), GB, 0).await;
     host.call(call(&recipe, json!({}))).await.unwrap();
     host.shutdown().await;
-    // Nor is it refused because it took more than there is for pods: it ran.
+    // It is not refused for having taken more than pods may have, because it ran.
     std::fs::write(rig.folder.path().join("home/hob.toml"), {
         let text = std::fs::read_to_string(rig.folder.path().join("home/hob.toml")).unwrap();
         text.replace("[machine]\n", "[machine]\nmemory_bytes = 100000000\n")
@@ -447,7 +450,7 @@ async fn what_was_measured_counts_for_the_next_host() {
     let host = host_on(rig.folder.path(), GB, 0).await;
     host.call(call(&recipe, json!({}))).await.unwrap();
     host.shutdown().await;
-    // A file that cannot be read costs the measures, and nothing else.
+    // If the file cannot be read, only the measured sizes are lost.
     let file = rig.folder.path().join("home/state/footprints.json");
     assert!(std::fs::read_to_string(&file).unwrap().contains("memory_bytes"));
     std::fs::write(&file, "{").unwrap();
@@ -468,7 +471,7 @@ async fn an_unload_that_fails_or_hangs_costs_its_pod_and_no_call() {
     let pid = who(&rig, &raises).await["pid"].as_u64().unwrap() as u32;
     who(&rig, &other).await;
     assert!(!is_running(pid));
-    // Its place is free before the dossier is on the disk.
+    // The slot is free before the dossier is on the disk.
     within(60, "its author is told", || rig.host.dossiers().iter().any(|dossier| dossier.recipe == "test/raises")).await;
     let pid = who(&rig, &hangs).await["pid"].as_u64().unwrap() as u32;
     who(&rig, &other).await;

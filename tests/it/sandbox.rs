@@ -1,8 +1,7 @@
-//! The sandbox, attacked: what a pod is not to do is tried for real, by pods that were started and pods that
-//! were forked, as root and as an ordinary user.
+//! Attacks on the sandbox: each test really tries what a pod must not do, in started and in forked pods, as
+//! root and as an ordinary user.
 //!
-//! Apart from `pods`, whose pods harm nobody but their callers: here it is other files, processes and pods
-//! that must come to no harm. What is tried lies in `tests/sandbox`.
+//! The attacks target other files, processes and pods. The hostile programs are in `tests/sandbox`.
 
 mod acts;
 mod bombs;

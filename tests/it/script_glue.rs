@@ -1,8 +1,7 @@
-//! Glue in JavaScript and Python: built by `hob build`'s own way from source, installed, and called for real.
+//! Glue in JavaScript and Python: built from source as `hob build` does, installed, and really called.
 //!
-//! Apart from the library's tests of glue because these guests are whole language engines, made by tools that
-//! are fetched from package registries. The tools are kept below `target`; the source folders are copied, so
-//! that nothing is written to them.
+//! These guests are whole language engines, made by tools that are fetched from package registries. The tools
+//! are kept below `target`; the source folders are copied, so that the tests do not write to them.
 
 use std::{
     path::{Path, PathBuf},
@@ -60,7 +59,7 @@ impl Script {
         self.call("run", json!(deed)).await.map(|outcome| outcome.output.into_value())
     }
 
-    /// What glue in any of these languages does.
+    /// Checks what glue in each of these languages does.
     async fn works(&self) {
         let counted = self.call("count", json!({ "text": "To be or not to be" })).await.unwrap();
         assert_eq!(counted.output.value(), &json!({ "words": 6, "kinds": 4 }));
@@ -77,12 +76,12 @@ impl Script {
         assert_eq!(chunks, [json!({ "word": "a" }), json!({ "word": "b" })]);
         assert!(events.contains(&Event::Log { level: "info".into(), message: "3 words".into() }), "{events:?}");
 
-        // Its own fault, in the world's words.
+        // The glue's own fault, with the fields of the world.
         let fault = self.deed("refuse").await.unwrap_err();
         assert_eq!((fault.code, fault.hint.as_deref()), (Code::RecipeFailed, Some("send fewer")));
         assert_eq!((&fault.detail["code"], &fault.detail["most"]), (&json!("too_many_words"), &json!(3)));
 
-        // An exception that nobody caught.
+        // An exception that the glue does not catch.
         let fault = self.deed("throw").await.unwrap_err();
         assert_eq!((fault.code, fault.blame), (Code::GlueCrashed, Blame::Recipe), "{fault:?}");
         let stderr = fault.detail["stderr"].as_str().unwrap();
@@ -94,7 +93,7 @@ impl Script {
             assert_eq!((fault.code, fault.detail["cap"].as_str()), (Code::GlueLimit, Some(cap)), "{fault:?}");
         }
 
-        // The same call is the same run: no time passes, and chance has no part in it.
+        // The same call gives the same run: the guest sees no time pass and no randomness.
         for deed in ["clock", "random"] {
             assert_eq!(self.deed(deed).await.unwrap(), self.deed(deed).await.unwrap(), "{deed}");
         }
@@ -123,11 +122,11 @@ async fn glue_in_python_is_built_and_called() {
         "variables": 0, "arguments": [], "passwd": "FileNotFoundError", "write": "FileNotFoundError", "socket": "PermissionError", "name": "PermissionError",
     });
     assert_eq!(script.deed("environment").await.unwrap(), system);
-    // What was printed stands before the traceback.
+    // The printed lines come before the traceback.
     let fault = script.deed("throw").await.unwrap_err();
     let stderr = fault.detail["stderr"].as_str().unwrap();
     assert!(stderr.starts_with("about to fail\n") && stderr.contains("in throws\n"), "{stderr}");
-    // An hour on the guest's clock, none on ours: the budget of its own time is a second.
+    // An hour passes on the guest's clock and none on the host's: the guest's own time limit is one second.
     assert!(script.deed("sleep").await.unwrap().as_f64().unwrap() >= 3600.0);
     script.rig.close().await;
 }
@@ -147,7 +146,8 @@ async fn a_script_that_does_not_load_is_said_to_at_build() {
     assert!(fault.message.contains("is neither a file nor a folder"), "{}", fault.message);
 }
 
-/// `npm` here is a script that stays: the one that a build starts is gone with the build, however that ends.
+/// `npm` is a script here that never ends: the one that a build starts is gone with the build, however the
+/// build ends.
 #[test]
 fn what_fetches_a_tool_ends_with_its_host() {
     use std::os::unix::fs::PermissionsExt;

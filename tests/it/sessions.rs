@@ -1,4 +1,4 @@
-//! Sessions: a pod that is kept by name, and what is kept of it when it goes.
+//! Sessions: a pod that is kept by name, and the state that is kept when it ends.
 
 mod crashes;
 mod doors;
@@ -50,7 +50,7 @@ class Subject:
         self.count, self.restored = data["count"], True
 "#;
 
-/// The same without a checkpoint.
+/// The same counter without a checkpoint.
 fn forgetful() -> String {
     COUNTER[..COUNTER.find("    def checkpoint").unwrap()].to_owned()
 }
@@ -72,7 +72,7 @@ async fn add(host: &Host, recipe: &Path, name: &str) -> u64 {
     run(host, recipe, name, json!({})).await.unwrap()["count"].as_u64().unwrap()
 }
 
-/// The output, and what the call told of its session.
+/// The output, and the events of the call about its session.
 async fn told(host: &Host, call: Call) -> (Result<Value, Fault>, Vec<Value>) {
     let mut running = host.start(call);
     let mut told = Vec::new();
@@ -95,7 +95,7 @@ async fn only(host: &Host) -> SessionStatus {
     sessions.into_iter().next().unwrap()
 }
 
-/// What lies there of sessions.
+/// The folders of sessions on the disk.
 fn session_folders(rig: &Rig) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(rig.folder.path().join("home/state/sessions")) else { return Vec::new() };
     entries.map(|entry| entry.unwrap().path()).collect()

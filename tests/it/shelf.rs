@@ -1,7 +1,7 @@
-//! The shelf: its two files, the install transaction, and what it says when its files are not what was
-//! installed.
+//! The shelf: its two files, the install transaction, and the faults when its files differ from the installed
+//! ones.
 //!
-//! Apart from environments and repositories, because nothing here starts a program or opens a connection.
+//! Nothing here runs another program or opens a connection.
 
 use std::{
     fs,
@@ -40,7 +40,7 @@ fn name(text: &str) -> RecipeName {
     text.parse().unwrap()
 }
 
-/// A recipe folder of the given version; `extra` goes behind the manifest's own lines.
+/// A recipe folder of the given version; `extra` follows the manifest's other lines.
 fn recipe_folder(at: &Path, version: &str, extra: &str) -> PathBuf {
     let folder = at.join(format!("recipe-{version}"));
     fs::create_dir_all(folder.join("pod")).unwrap();
@@ -53,7 +53,7 @@ fn recipe_folder(at: &Path, version: &str, extra: &str) -> PathBuf {
     folder
 }
 
-/// A signed bundle, as the repository client hands it on.
+/// A signed bundle, as the repository client returns it.
 struct Bundle {
     bytes: Vec<u8>,
     index: Index,
@@ -181,7 +181,7 @@ fn each_mistake_in_hob_toml_names_line_and_key() {
         assert_eq!(fault.code, Code::InvalidConfig);
         assert!(fault.message.starts_with(&format!("hob.toml:{line}: ")) && fault.message.contains(says), "{to}: {}", fault.message);
     }
-    // All of them at once.
+    // All mistakes at once.
     let several = CONFIG.replacen("url = ", "ulr = ", 1).replacen("hob/ocr", "ocr", 1).replacen("path = ", "file = ", 1);
     let fault = Config::parse(&several, "hob.toml").unwrap_err();
     let found: Vec<_> = fault.detail["findings"].as_array().unwrap().iter().map(|one| one["line"].as_u64().unwrap()).collect();
@@ -215,7 +215,7 @@ fn hob_lock_round_trips_sorted_and_refuses_what_it_does_not_know() {
         ("a/first", "../first", "is not a recipe name"),
     ] {
         assert!(text.contains(from));
-        // What is wrong with one entry leaves the others.
+        // A mistake in one entry leaves the other entries readable.
         let fault = match LockFile::parse(&text.replacen(from, to, 1), "hob.lock") {
             Ok(read) => {
                 assert_eq!((read.entries().len(), read.damaged().len()), (1, 1), "{to}");
@@ -307,7 +307,7 @@ async fn every_altered_file_of_an_installed_recipe_is_named() {
     refused("is missing");
     fs::write(&index, before).unwrap();
     shelf.load(&name("hob/echo")).unwrap();
-    // The hint's way out, once more for a folder that is gone altogether.
+    // Follows the hint, now for a folder that is missing.
     fs::remove_dir_all(&place).unwrap();
     refused("is missing");
     install(&shelf, &first).await.unwrap();
@@ -321,14 +321,14 @@ async fn what_a_crash_between_two_steps_leaves_is_old_or_new_and_the_next_instal
     let first = bundle(&recipe_folder(root.path(), "0.1.0", ""), "0.1.0");
     let place = shelf.place(&first.entry);
 
-    // Moved, not committed: half a folder, and one with a wrong byte, at the place where the recipe will lie.
+    // Moved, not committed: half a folder, and one with a wrong byte, in the recipe's place.
     fs::create_dir_all(place.join("pod")).unwrap();
     fs::write(place.join("pod/echo.py"), "other").unwrap();
     assert_eq!(shelf.load(&name("hob/echo")).unwrap_err().code, Code::RecipeNotFound);
     install(&shelf, &first).await.unwrap();
     assert_eq!(source(&shelf.load(&name("hob/echo")).unwrap()), "VERSION = '0.1.0'\n");
 
-    // Moved whole, not committed.
+    // Moved completely, not committed.
     fs::remove_file(shelf.home().lock_file()).unwrap();
     assert_eq!(shelf.load(&name("hob/echo")).unwrap_err().code, Code::RecipeNotFound);
     install(&shelf, &first).await.unwrap();
@@ -341,7 +341,7 @@ async fn what_a_crash_between_two_steps_leaves_is_old_or_new_and_the_next_instal
     assert_eq!(fs::read_dir(shelf.home().staging()).unwrap().count(), 0);
 }
 
-/// What the test below starts as a process of its own; alone it does nothing.
+/// A process that the test below starts; run by itself, it does nothing.
 #[test]
 fn a_process_of_its_own_installs_and_removes_for_ever() {
     let Some(root) = std::env::var_os("HOB_TEST_INSTALL").map(PathBuf::from) else { return };
@@ -405,8 +405,7 @@ async fn kill_9_at_any_instant_leaves_the_old_or_the_new() {
     assert_eq!(half.count(), 0, "half-written files stay beside hob.toml");
 }
 
-/// A file system of `bytes` that is gone again on drop; `None`, with the reason printed, where none can be
-/// had.
+/// A file system of `bytes`, removed on drop; `None`, with the reason printed, if none can be mounted.
 pub struct SmallDisk(PathBuf);
 
 impl SmallDisk {
@@ -441,7 +440,7 @@ async fn a_full_disk_is_named_and_the_shelf_stays_as_it_was() {
     let first = bundle(&recipe_folder(root.path(), "0.1.0", ""), "0.1.0");
     let second = bundle(&recipe_folder(root.path(), "0.1.1", ""), "0.1.1");
     install(&shelf, &first).await.unwrap();
-    // Page by page, so that each step of the transaction is the one that finds the disk full.
+    // Freed page by page, so that each step of the transaction once finds the disk full.
     let pages: Vec<_> = (0..200).map(|number| root.path().join(format!("home/filler-{number}"))).collect();
     for page in &pages {
         if fs::write(page, [1; 4096]).is_err() {
@@ -521,7 +520,7 @@ async fn a_model_is_fetched_by_one_checked_and_shared() {
     assert_eq!((fs::read(&path).unwrap().as_slice(), fs::metadata(&path).unwrap().permissions().mode() & 0o777), (bytes, 0o444));
     assert!(matches!(second.await.unwrap().unwrap(), Claim::Present(found) if found == path));
 
-    // Other bytes under its name count as missing; other bytes fetched are not kept.
+    // A file of that name with other bytes counts as missing; fetched bytes that differ are not kept.
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
     fs::write(&path, b"wEights").unwrap();
     let Claim::Missing(slot) = models::claim(&home, digest, 7, &quiet()).await.unwrap() else { panic!("other bytes are no model") };

@@ -1,9 +1,8 @@
-//! Storms: many calls at once while pods, hosts and callers end at random moments, and what must hold all the
-//! same.
+//! Storms: many calls at once while pods, hosts and callers end at random moments, and the invariants that
+//! must hold all the same.
 //!
-//! Apart from `pods`, because here it is numbers that count: every call one outcome, every slot given back,
-//! nothing left. Small versions run with the default suite; HOB_SOAK_SECONDS and HOB_SOAK_ROUNDS make them
-//! long, HOB_SEED repeats one.
+//! The tests count: every call has one outcome, every slot is returned, nothing is left. Small versions run
+//! with the default suite; HOB_SOAK_SECONDS and HOB_SOAK_ROUNDS make them long, HOB_SEED repeats a run.
 
 use std::{
     future::Future,
@@ -24,12 +23,12 @@ mod restarts;
 mod shutdowns;
 mod strangers;
 
-/// How long a storm lasts: `seconds`, or what HOB_SOAK_SECONDS says.
+/// The duration of a storm: `seconds`, unless HOB_SOAK_SECONDS says otherwise.
 fn soak_seconds(seconds: f64) -> Duration {
     Duration::from_secs_f64(from_environment("HOB_SOAK_SECONDS").unwrap_or(seconds))
 }
 
-/// How often something is done: `rounds` times, or what HOB_SOAK_ROUNDS says.
+/// The number of repetitions: `rounds`, unless HOB_SOAK_ROUNDS says otherwise.
 fn soak_rounds(rounds: usize) -> usize {
     from_environment("HOB_SOAK_ROUNDS").unwrap_or(rounds)
 }
@@ -39,11 +38,11 @@ fn from_environment<T: std::str::FromStr>(name: &str) -> Option<T> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
 }
 
-/// Random numbers that a failed run can be repeated with.
+/// Random numbers that repeat with the same seed.
 pub struct Dice(u64);
 
 impl Dice {
-    /// Says its seed, which the test runner shows when the test fails.
+    /// Prints its seed, which the test runner shows when the test fails.
     pub fn new() -> Dice {
         let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
         let seed = from_environment("HOB_SEED").unwrap_or(clock.as_nanos() as u64);
@@ -51,7 +50,7 @@ impl Dice {
         Dice(seed)
     }
 
-    /// Others that follow from this one's seed.
+    /// Another generator, seeded from this one.
     fn fork(&mut self) -> Dice {
         Dice(self.next())
     }
@@ -71,16 +70,16 @@ impl Dice {
     }
 }
 
-/// Runs `body` in a process of its own (this test binary once more, with only `test`), so that its
-/// descriptors and its memory are its own to count. Panics with what it printed when it fails, or takes
-/// `seconds` more than a storm lasts.
+/// Runs `body` in a separate process (this test binary again, with only `test`), so that the test can count
+/// its descriptors and its memory. Panics with the process's output if it fails, or takes `seconds` longer
+/// than a storm lasts.
 fn alone<F: Future<Output = ()>>(test: &str, seconds: u64, body: impl FnOnce() -> F) {
     if std::env::var("HOB_TEST_ALONE").as_deref() == Ok(test) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         return runtime.block_on(body());
     }
     let output = tempfile::NamedTempFile::new().unwrap();
-    // One open file for both, so that one writes after the other and not over it.
+    // One open file for both, so that they append instead of overwriting each other.
     let writer = output.reopen().unwrap();
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture"])
@@ -109,7 +108,7 @@ fn alone<F: Future<Output = ()>>(test: &str, seconds: u64, body: impl FnOnce() -
     assert!(said.contains("1 passed"), "{test} did not run: it is called otherwise");
 }
 
-/// What a process holds: open descriptors, and memory in KiB.
+/// The resources of a process: open descriptors, and memory in KiB.
 fn held() -> (usize, u64) {
     let descriptors = std::fs::read_dir("/proc/self/fd").unwrap().count();
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
@@ -123,17 +122,17 @@ async fn bounded<T>(seconds: u64, what: &str, future: impl Future<Output = T>) -
     waited.unwrap_or_else(|_| panic!("hangs: {what} not within {seconds} s"))
 }
 
-/// SIGKILL for a pod of `host`, whose home lies below `folder`, picked at random; `false` when there is none.
+/// Sends SIGKILL to a random pod of `host`, whose home lies below `folder`; `false` if there is none.
 fn kill_a_pod(host: &Host, folder: &Path, dice: &mut Dice) -> bool {
     let pids: Vec<u32> = host.pods().iter().filter_map(|pod| pod.pid).collect();
     let Some(pid) = (!pids.is_empty()).then(|| pids[dice.below(pids.len() as u64) as usize]) else { return false };
     use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
     let Ok(handle) = pidfd_open(Pid::from_raw(pid as i32).unwrap(), PidfdFlags::empty()) else { return false };
-    // Its number may be somebody else's by now; what the handle is of can't change any more.
+    // The number may belong to another process by now; the handle always refers to the same one.
     crate::support::is_of(pid, folder) && pidfd_send_signal(&handle, Signal::KILL).is_ok()
 }
 
-/// The fault in one line, for assertions about many.
+/// The fault in one line, for assertions about many faults.
 fn line(fault: &Fault) -> String {
     format!("{}: {}", fault.code.name(), fault.message)
 }

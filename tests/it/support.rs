@@ -1,4 +1,4 @@
-//! What several tests need: a host of its own home, recipe folders, processes that are gone.
+//! Helpers of several tests: a host with its own home, recipe folders, checks that processes are gone.
 
 use std::{
     path::{Path, PathBuf},
@@ -25,31 +25,32 @@ impl Rig {
         Rig::without(&[]).await
     }
 
-    /// The same, taking these layers of the sandbox for unavailable.
+    /// The same, on a machine without these layers of the sandbox.
     pub async fn without(layers: &[&str]) -> Rig {
         let folder = tempfile::tempdir().unwrap();
         let host = host_without(folder.path(), layers).await;
         Rig { folder, host }
     }
 
-    /// A recipe in Python with one operation `run` that takes and gives anything; `streaming` as said.
+    /// A recipe in Python with one operation `run` that takes and returns any value; `streaming`: whether it
+    /// streams.
     pub fn python(&self, name: &str, source: &str, streaming: bool) -> PathBuf {
         self.pool(name, source, "", &format!("streaming = {streaming}"))
     }
 
-    /// A recipe in Python with one operation `run` that takes and gives anything; `pod` and `run` are more
-    /// lines of the manifest, for `[pod]` and for `[operations.run]`.
+    /// A recipe in Python with one operation `run` that takes and returns any value; `pod` and `run` are
+    /// further lines of the manifest, for `[pod]` and for `[operations.run]`.
     pub fn pool(&self, name: &str, source: &str, pod: &str, run: &str) -> PathBuf {
         recipe_at(self.folder.path(), name, source, pod, run)
     }
 
-    /// A recipe of one file of tests/pods, with more lines for `[pod]`: a program that speaks the protocol by
-    /// hand, or (without `#!`) a class `Pod` for the real runner.
+    /// A recipe of one file of tests/pods, with further lines for `[pod]`: a program that speaks the protocol
+    /// itself, or (without `#!`) a class `Pod` for the real runner.
     pub fn hostile(&self, file: &str, pod: &str) -> PathBuf {
         self.hostile_with(file, pod, "")
     }
 
-    /// The same, with more lines for `[operations.run]` as well.
+    /// The same, with further lines for `[operations.run]`.
     pub fn hostile_with(&self, file: &str, pod: &str, run: &str) -> PathBuf {
         let kit = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pods");
         let stem = file.trim_end_matches(".py");
@@ -69,20 +70,20 @@ impl Rig {
         open_at(self.folder.path())
     }
 
-    /// The processes that a file of tests/pods named as it began its misdeed, its own first; none before
+    /// The processes that a file of tests/pods recorded as it began its misdeed, its own first; `None` before
     /// that.
     pub fn fired(&self, file: &str) -> Option<Vec<u32>> {
         let text = std::fs::read_to_string(self.marks().join(file.trim_end_matches(".py"))).ok()?;
         Some(text.split_whitespace().map(|pid| pid.parse().unwrap()).collect())
     }
 
-    /// Beside the recipe folders, which are compared for every call and must not change.
+    /// This lies beside the recipe folders, which are compared at every call and must not change.
     fn marks(&self) -> PathBuf {
         self.folder.path().join("recipes/fired")
     }
 
-    /// Publishes a recipe folder to a signed repository of its own and installs it from there; gives its
-    /// name. Calls by name read no folder, so they are as fast as a caller's are.
+    /// Publishes a recipe folder to a signed repository of its own and installs it from there; returns its
+    /// name. Calls by name read no recipe folder, so they are as fast as those of users.
     pub async fn install(&self, recipe: &Path) -> RecipeName {
         let case = recipe.join("cases/one");
         std::fs::create_dir_all(&case).unwrap();
@@ -104,33 +105,33 @@ impl Rig {
         self.host.call(call(recipe, input)).await
     }
 
-    /// Lets what was accepted finish, and shuts the host down; no process of it is left then, and no file of
-    /// a pod.
+    /// Lets accepted calls finish, and shuts the host down; then no process of it is left, and no file of a
+    /// pod.
     pub async fn close(&self) {
         self.close_within(Duration::from_secs(10)).await;
     }
 
-    /// The same, letting what was accepted finish for so long at most.
+    /// The same, with at most `drain` for the accepted calls.
     pub async fn close_within(&self, drain: Duration) {
         self.host.shutdown_within(drain).await;
-        // Its own end of each pod is certain; the kernel may take a moment to forget a process.
+        // The host has seen the end of each pod; the kernel may take a moment to forget a process.
         within(60, "no process is left", || processes_below(self.folder.path()).is_empty()).await;
         assert_eq!(scratch_files(self.folder.path()), [""; 0], "the host leaves no file of a pod");
     }
 }
 
-/// A host of the home `home` below `folder`; several may be opened.
+/// Opens a host on the home `home` below `folder`; several may be opened.
 pub async fn host_at(folder: &Path) -> Host {
     host_without(folder, &[]).await
 }
 
-/// The same, taking these layers of the sandbox for unavailable.
+/// The same, on a machine without these layers of the sandbox.
 pub async fn host_without(folder: &Path, layers: &[&str]) -> Host {
     let config = Config::new(Home::at(folder.join("home"))).with_hob(env!("CARGO_BIN_EXE_hob"));
     Host::open(config.without_layers(layers.iter().map(|layer| layer.to_string()))).await.unwrap()
 }
 
-/// A recipe folder below `folder/recipes`, as [`Rig::pool`] makes one.
+/// A recipe folder below `folder/recipes`, with the lines of [`Rig::pool`].
 pub fn recipe_at(folder: &Path, name: &str, source: &str, pod: &str, run: &str) -> PathBuf {
     let runtime = "runtime = \"python\"\nentry = \"subject:Subject\"\npython = \">=3.9\"";
     let folder = write_recipe(folder, name, &format!("{runtime}\n{pod}"), run);
@@ -149,7 +150,7 @@ fn write_recipe(below: &Path, name: &str, pod: &str, run: &str) -> PathBuf {
     let folder = below.join("recipes").join(name);
     let fired = below.join("recipes/fired");
     std::fs::create_dir_all(&fired).unwrap();
-    // A host that a test runs as a process of its own tells that test what it does.
+    // A host that a test runs as a separate process reports to that test.
     let told = std::env::var("HOB_TEST_OPEN").ok().map(PathBuf::from);
     let open: Vec<_> = [Some(fired), Some(open_at(below)), told].into_iter().flatten().map(|path| path.display().to_string()).collect();
     grant(below, &folder.display().to_string(), &format!("write = {open:?}\n"));
@@ -163,14 +164,14 @@ fn write_recipe(below: &Path, name: &str, pod: &str, run: &str) -> PathBuf {
     folder
 }
 
-/// Gives a recipe (by its name, or its folder) what `table` says, in the `hob.toml` of the home below
+/// Writes `table` as the grants of a recipe (by name or folder) into the `hob.toml` of the home below
 /// `folder`.
 pub fn grant(folder: &Path, recipe: &str, table: &str) {
     let (file, head) = (folder.join("home/hob.toml"), format!("[grants.\"{recipe}\"]\n"));
     let before = std::fs::read_to_string(&file).unwrap_or_default();
     if !before.contains(&head) {
         std::fs::create_dir_all(folder.join("home")).unwrap();
-        // In one step: a host may be reading it.
+        // In one step, because a host may be reading the file.
         let half = file.with_extension("half");
         std::fs::write(&half, format!("{before}\n{head}{table}")).unwrap();
         std::fs::rename(&half, &file).unwrap();
@@ -181,7 +182,7 @@ pub fn call(recipe: &Path, input: Value) -> Call {
     Call::new(&recipe.display().to_string(), "run", input).unwrap()
 }
 
-/// Waits until `done`, at most `seconds`; panics with `what` otherwise.
+/// Waits until `done` returns true, at most `seconds`; then panics with `what`.
 pub async fn within(seconds: u64, what: &str, mut done: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(seconds);
     while !done() {
@@ -190,22 +191,22 @@ pub async fn within(seconds: u64, what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// Those that run below `folder` of the processes that call themselves `said`, by this machine's numbers: a
-/// pod may have its own.
+/// The processes that run below `folder` and call themselves `said`, by this machine's numbers: a pod may
+/// have numbers of its own.
 pub fn outer(folder: &Path, said: &[u32]) -> Vec<u32> {
     processes_below(folder).into_iter().filter(|pid| inner_number(*pid).is_some_and(|number| said.contains(&number))).collect()
 }
 
-/// The number that a process has in the innermost namespace that it is in.
+/// The number that a process has in its innermost namespace.
 pub fn inner_number(pid: u32) -> Option<u32> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     status.lines().find_map(|line| line.strip_prefix("NSpid:"))?.split_whitespace().last()?.parse().ok()
 }
 
-/// Whether a process exists and is not just waiting to be reaped.
+/// Whether a process exists and is more than a zombie.
 ///
-/// The number that a pod says is its own is this machine's one of its keeper, which is there as long as
-/// anything of the pod is.
+/// The number that a pod reports as its own is, on this machine, the number of its keeper, which exists as
+/// long as any process of the pod does.
 pub fn is_running(pid: u32) -> bool {
     match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
         Ok(stat) => !matches!(stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next()), Some("Z" | "X")),
@@ -213,8 +214,8 @@ pub fn is_running(pid: u32) -> bool {
     }
 }
 
-/// The running processes, but this one, of a host whose home lies below `folder`: its pods, their keepers,
-/// what they started.
+/// The running processes of a host whose home lies below `folder`, without this one: its pods, their keepers,
+/// and the processes that they started.
 pub fn processes_below(folder: &Path) -> Vec<u32> {
     let all = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     all.filter(|pid| *pid != std::process::id() && is_of(*pid, folder) && is_running(*pid)).collect()
@@ -230,7 +231,7 @@ pub fn is_of(pid: u32, folder: &Path) -> bool {
     })
 }
 
-/// What hosts of the home below `folder` keep for their pods.
+/// The files that hosts of the home below `folder` keep for their pods.
 pub fn scratch_files(folder: &Path) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(folder.join("home/state/scratch")) else { return Vec::new() };
     entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()

@@ -1,6 +1,6 @@
-//! Rules that no compiler checks, read off the sources.
+//! Rules that no compiler checks, tested on the sources.
 //!
-//! Each rule is a function over a file's text, so that each is first shown to catch a planted offender.
+//! Each rule is a function over a file's text, and is first shown to catch a planted offender.
 
 mod circles;
 
@@ -11,7 +11,7 @@ use std::{
 
 const LAYERS: &[&str] = &["door", "author", "host", "shelf", "glue", "pod", "disk", "model"];
 
-/// What each layer may import of the others.
+/// The other layers that each layer may import.
 fn may_import(layer: &str) -> &'static [&'static str] {
     match layer {
         "door" => &["author", "host", "shelf", "glue", "pod", "disk", "model"],
@@ -44,7 +44,8 @@ impl Source {
         self.text.lines().enumerate().map(|(index, line)| (index + 1, line.split("//").next().unwrap_or("")))
     }
 
-    /// The code as one text without white space: what an import looks like however it is broken into lines.
+    /// The code as one text without white space, so that an import looks the same however it is broken into
+    /// lines.
     fn dense(&self) -> String {
         self.code().flat_map(|(_, line)| line.chars()).filter(|c| !c.is_whitespace()).collect()
     }
@@ -59,7 +60,7 @@ fn files(folder: &str, extension: &str) -> Vec<Source> {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            // Build outputs and environments are nobody's source.
+            // Build outputs and environments are not sources.
             if path.is_dir() && !name.starts_with('.') && !["target", "__pycache__", "venv"].contains(&name.as_str()) {
                 walk(&path, extension, found);
             } else if path.extension().is_some_and(|found| found == extension) {
@@ -77,7 +78,7 @@ fn files(folder: &str, extension: &str) -> Vec<Source> {
     found.into_iter().map(read).collect()
 }
 
-/// The names that a group `{a::x, b, c::{d, e}}` (or a single path) begins with.
+/// The first names of a group `{a::x, b, c::{d, e}}`, or of a single path.
 fn heads(path: &str) -> Vec<String> {
     let word = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
     let Some(group) = path.strip_prefix('{') else { return vec![word(path)] };
@@ -121,7 +122,7 @@ fn layering(source: &Source) -> Vec<String> {
 fn proofs(source: &Source) -> Vec<String> {
     let dense = source.dense();
     let mut wrong = Vec::new();
-    // The tests of the glue layer have guests that nobody signed.
+    // The tests of the glue layer use unsigned guests.
     if dense.contains("Verified::attest(") && !source.path.starts_with("src/shelf/") && source.path != "src/glue/tests.rs" {
         wrong.push(format!("{}: makes a `Verified`; only the shelf may", source.path));
     }
@@ -139,7 +140,7 @@ fn proofs(source: &Source) -> Vec<String> {
 }
 
 fn printing(source: &Source) -> Vec<String> {
-    // `hob build` hands stderr on to cargo, and a test says why it cannot run on this machine.
+    // `hob build` passes stderr of cargo on, and two tests print why they cannot run on this machine.
     if ["src/door/print.rs", "src/author/build.rs", "src/pod/sandbox/cgroup/tests.rs", "src/pod/sandbox/egress/tests.rs"]
         .contains(&source.path.as_str())
     {
@@ -164,13 +165,13 @@ fn length(source: &Source) -> Vec<String> {
 
 fn unsafety(source: &Source) -> Vec<String> {
     let is_word = |line: &str| line.split(|c: char| !(c.is_alphanumeric() || c == '_')).any(|word| word == "unsafe");
-    // A word of another program's.
+    // A word of another program.
     let own = |line: &str| line.replace("unsafe-best-match", "");
     source.code().filter(|(_, line)| is_word(&own(line))).map(|(number, _)| format!("{}:{number}: unsafe", source.path)).collect()
 }
 
-/// Words that one door has and another has not, in a text below the doors: hints there are made of actions
-/// (`model/hint.rs`), which each door words.
+/// Words that only one door has, in texts below the doors: hints there are made of actions (`model/hint.rs`),
+/// which each door words in its own way.
 fn hints(source: &Source) -> Vec<String> {
     let exceptions: &[(&str, &str)] = &[
         ("src/door/", "a door's own words, which its tests hold against what there is"),
@@ -189,9 +190,9 @@ fn hints(source: &Source) -> Vec<String> {
     let untested = untested(source);
     let mut wrong = Vec::new();
     for (number, line) in untested.code() {
-        // Of a message these say where somebody looked; of a hint, what to do.
+        // In a message these words say where somebody looked; in a hint they say what to do.
         let is_hint = line.contains("hint");
-        // A key of a recipe's, and a flag of another program's.
+        // A key of a recipe, and a flag of another program.
         let line = line.replace("`hob = ", "").replace("`--disable http", "");
         let bad = words.iter().chain(&variables).chain(settings.iter().filter(|_| is_hint)).find(|word| line.contains(**word));
         wrong.extend(bad.map(|word| format!("{}:{number}: `{}` in a text: take an action of `model::act`", source.path, word.trim())));
@@ -199,7 +200,7 @@ fn hints(source: &Source) -> Vec<String> {
     wrong
 }
 
-/// The code of a file without its own tests, which are its end.
+/// The code of a file without its tests, which come last in it.
 fn untested(source: &Source) -> Source {
     Source::new(&source.path, source.text.split("#[cfg(test)]\nmod tests {").next().unwrap_or(""))
 }
@@ -349,7 +350,7 @@ fn no_files_use_each_other_in_a_circle() {
     for a in ["pub struct A;", "pub struct A; // crate::b::B", "pub struct A;\n#[cfg(test)]\nmod tests {\n    use crate::b::B;\n}"] {
         assert_eq!(planted(&[root, ("src/a.rs", a), b]), [""; 0], "{a}");
     }
-    // A child and what is no frame; three files; a child's child with its grandparent.
+    // A child and a `mod.rs` that is more than a frame; three files; a child's child with its grandparent.
     let child = ("src/a/child.rs", "use super::Other;\npub struct Child(Other);");
     let parent = "mod child;\nuse child::Child;\npub struct A(Child);\n";
     for more in ["pub struct Other;", "fn f() {}\npub use crate::b::Other;", "impl Child {}\npub use crate::b::Other;"] {
@@ -376,7 +377,7 @@ fn the_tree_has_no_circle_no_wide_struct_and_no_unnamed_wait() {
     assert_tidy(&prose(), wide_prose);
 }
 
-/// Everything that has prose: sources, programs, pages.
+/// All files with prose: sources, programs, pages.
 fn prose() -> Vec<Source> {
     let of = |folder: &str, kinds: &[&str]| kinds.iter().flat_map(|kind| files(folder, kind)).collect::<Vec<_>>();
     let folders = ["src", "tests/it", "tests/pods", "tests/shipped", "fuzz/properties", "examples", "python", "recipes", "docs", ".make"];
@@ -387,13 +388,13 @@ fn prose() -> Vec<Source> {
     all
 }
 
-/// Lines of prose that are wider than a reader follows. Tables, examples and what has no gap to break at may
-/// be wider.
+/// Lines of prose that are too wide to read. Tables, examples and text without a gap to break at may be
+/// wider.
 fn wide_prose(source: &Source) -> Vec<String> {
     const COLUMNS: usize = 110;
     let (is_page, is_python) = (source.path.ends_with(".md"), source.path.ends_with(".py"));
     let marks: &[&str] = if source.path.ends_with(".rs") { &["//"] } else { &["#"] };
-    // In a text of Python's: whether it is documentation.
+    // Within a triple-quoted text of Python: whether it is documentation.
     let (mut in_example, mut in_text) = (false, None);
     let mut wide = Vec::new();
     for (index, line) in source.text.lines().enumerate() {
@@ -402,7 +403,7 @@ fn wide_prose(source: &Source) -> Vec<String> {
         if text.trim_start().starts_with("```") {
             in_example = !in_example;
         }
-        // A text of Python's is documentation where its line begins with it, else the value of something.
+        // A triple-quoted text is documentation if its line begins with it, else it is a value.
         let (opens, quotes) = (bare.starts_with("\"\"\"") || bare.starts_with("r\"\"\""), bare.matches("\"\"\"").count());
         let is_text = is_python && (in_text == Some(true) || in_text.is_none() && opens);
         if quotes % 2 == 1 {
@@ -449,8 +450,8 @@ fn no_line_of_prose_is_wider_than_a_reader_follows() {
     }
 }
 
-/// `Path::exists` where its answer decides what Hob does with its files: it says no also where the system did
-/// not look.
+/// `Path::exists` where its answer decides what Hob does with its files: it returns false also if the system
+/// could not look.
 fn guesses(source: &Source) -> Vec<String> {
     let decides = ["src/author/", "src/disk/", "src/host/", "src/shelf/"].iter().any(|room| source.path.starts_with(room));
     if !decides || source.path.ends_with("tests.rs") || source.path.contains("/tests/") {
@@ -470,7 +471,7 @@ fn what_cannot_be_looked_at_is_not_called_missing() {
     assert_tidy(&files("src", "rs"), guesses);
 }
 
-/// Structs with more fields than one head holds; variants with named fields too.
+/// Structs with too many fields to keep in mind; also variants with named fields.
 fn wide_structs(source: &Source) -> Vec<String> {
     fn walk(items: Vec<syn::Item>, found: &mut Vec<(String, usize)>) {
         for item in items {
@@ -491,8 +492,8 @@ fn wide_structs(source: &Source) -> Vec<String> {
     wide.map(|(name, fields)| format!("{}: {name} has {fields} fields; wanted at most 20: split it by concept", source.path)).collect()
 }
 
-/// Spans of time that are a bare number where they are waited for, in place of a limit or a constant that
-/// says why.
+/// Waits for a bare number of milliseconds or seconds, in place of a limit or a constant whose comment says
+/// why.
 fn unnamed_waits(source: &Source) -> Vec<String> {
     if source.path.ends_with("tests.rs") || source.path.contains("/tests/") || source.path.ends_with("/simulation.rs") {
         return Vec::new();
@@ -501,7 +502,7 @@ fn unnamed_waits(source: &Source) -> Vec<String> {
     let spans =
         ["from_secs(", "from_secs_f64(", "from_secs_f32(", "from_millis(", "from_micros(", "from_nanos(", "from_mins(", "from_hours("];
     let is_bare = |line: &str| spans.iter().any(|span| line.match_indices(span).any(|(at, _)| is_number(&line[at + span.len()..])));
-    // A constant is a name.
+    // A constant is a name, so it is allowed.
     let untested = untested(source);
     let lines = untested.code().filter(|(_, line)| is_bare(line) && !line.contains("const ") && !line.contains("static "));
     lines.map(|(number, line)| format!("{}:{number}: a wait without a name: {}", source.path, line.trim())).collect()
@@ -545,7 +546,7 @@ fn there_is_no_unsafe_code() {
     assert!(fs::read_to_string(root().join("Cargo.toml")).unwrap().contains("unsafe_code = \"forbid\""));
 }
 
-/// Work handed to threads by other means than `disk::threads`: where none is to be had, these panic.
+/// Work given to threads by other means than `disk::threads`: these panic if no thread can be started.
 fn threads_by_hand(source: &Source) -> Vec<String> {
     let may = ["src/disk/threads.rs", "src/door/starting.rs"].contains(&source.path.as_str()) || source.path.ends_with("/tests.rs");
     let panics = ["spawn_blocking", "block_in_place", "thread::spawn(", "spawn_local("];
@@ -563,7 +564,7 @@ fn whoever_needs_a_thread_is_told_when_there_is_none() {
     assert_tidy(&files("src", "rs"), threads_by_hand);
 }
 
-/// Names of what gives permissions, in a door that is not the operator's own.
+/// Names of functions that give permissions, in a door that is not the operator's own.
 fn giving(source: &Source) -> Vec<String> {
     let may = !source.path.starts_with("src/door/")
         || ["src/door/permissions.rs", "src/door/cli.rs", "src/door/tests.rs"].contains(&source.path.as_str());
@@ -598,7 +599,7 @@ fn what_is_said_below_the_doors_has_no_words_of_one_door() {
     assert_tidy(&files("src", "rs"), hints);
 }
 
-/// Addresses and errors that carry one, where a text is made: passwords and tokens are in addresses.
+/// Addresses, and errors that contain one, where a text is made: addresses contain passwords and tokens.
 fn addresses(source: &Source) -> Vec<String> {
     let owners = [
         "src/model/address.rs",
@@ -641,14 +642,14 @@ fn no_address_gets_into_a_text_as_it_was_typed() {
     assert_tidy(&files("src", "rs"), addresses);
 }
 
-/// Constants of `limits` that stand alone in it and that nothing in `others` mentions.
+/// Constants that are alone on their line in `limits` and that nothing in `others` mentions.
 fn unused(limits: &str, others: &[Source]) -> Vec<String> {
     let words = |text: &str| text.split(|c: char| !(c.is_alphanumeric() || c == '_')).map(str::to_owned).collect::<Vec<_>>();
     let mut used = std::collections::HashSet::new();
     for source in others {
         used.extend(source.code().flat_map(|(_, line)| words(line)));
     }
-    // A constant may also be made of others: what stands right of `=`.
+    // Other constants may use it: the text right of `=`.
     for (_, line) in Source::new("", limits).code() {
         used.extend(line.split_once('=').map(|(_, value)| words(value)).unwrap_or_default());
     }
@@ -707,7 +708,7 @@ fn a_soak_with_a_wrong_setting_does_not_begin() {
     }
 }
 
-/// Blocking IO on files within `async` code: it holds up whatever else that thread drives. Handing it to
+/// Blocking IO on files within `async` code: it delays everything else on that thread. Passing it to
 /// `disk/threads.rs` is fine.
 fn blocking_io(source: &Source) -> Vec<String> {
     fn words(tokens: proc_macro2::TokenStream) -> Vec<proc_macro2::TokenTree> {
@@ -718,7 +719,7 @@ fn blocking_io(source: &Source) -> Vec<String> {
     }
     fn walk(tokens: Vec<proc_macro2::TokenTree>, is_async: bool, found: &mut Vec<String>) {
         use proc_macro2::{Delimiter, TokenTree};
-        // Until its body, what follows the word `async` is a name, parameters and a type.
+        // Up to the body, the word `async` is followed by a name, parameters and a type.
         let mut awaits_body = false;
         let methods = ["exists", "is_dir", "is_file", "canonicalize", "metadata", "symlink_metadata", "read_link", "read_dir", "sync_all"];
         for (at, token) in tokens.iter().enumerate() {
@@ -728,9 +729,9 @@ fn blocking_io(source: &Source) -> Vec<String> {
                 TokenTree::Punct(punct) if punct.as_char() == ';' => awaits_body = false,
                 TokenTree::Ident(name) if is_async && is(tokens.get(at + 1), ":") && is(tokens.get(at + 2), ":") => {
                     let called = tokens.get(at + 3).map(ToString::to_string).unwrap_or_default();
-                    // `load` is the form of `read` that waits elsewhere.
+                    // `load` is the async form of `read`.
                     let is_item = called.starts_with(|c: char| c.is_ascii_lowercase() || c == '{') && called != "load";
-                    // Tokio's own do not block, and rustix's files in memory have no disk.
+                    // Functions of tokio do not block, and files in memory of rustix have no disk.
                     let is_ours = !(is(before(2), ":") && (is(before(3), "tokio") || is(before(3), "rustix")));
                     if is_item && is_ours && ["fs", "open", "make", "File"].iter().any(|one| name == one) {
                         found.push(format!("{name}::{called}"));

@@ -1,5 +1,5 @@
-//! Zygotes: pods of an environment are forked instead of started, as soon as that is known to work, and lose
-//! nothing by it.
+//! Zygotes: once forking is known to work, the pods of an environment are forked instead of started, and lose
+//! nothing by that.
 
 use std::{
     path::{Path, PathBuf},
@@ -40,17 +40,17 @@ class Subject:
         return {"preloaded": "six" in sys.modules, "random": random.random(), "home": os.environ["HOME"], "forked": gc.get_freeze_count() > 0, "six": six.__version__}
 "#;
 
-/// A recipe that preloads `six`, the smallest wheel there is; `more` are more lines of its `[pod]`.
+/// A recipe that preloads `six`, the smallest wheel; `more` has further lines of its `[pod]`.
 fn preloading(rig: &Rig, name: &str, source: &str, more: &str) -> PathBuf {
     let recipe = rig.pool(name, source, &format!("lock = \"pod/requirements.lock\"\npreload = [\"six\"]\n{more}"), "");
     std::fs::write(recipe.join("pod/requirements.lock"), include_str!("zygotes/requirements.lock")).unwrap();
     recipe
 }
 
-/// Calls until it is known whether pods can be forked.
+/// Makes calls until it is known whether pods can be forked.
 async fn settled(rig: &Rig, recipe: &Path) -> (ZygoteState, Option<String>) {
     for _ in 0..5 {
-        // A pod that is started lets one be made where there is none.
+        // Starting a pod begins a zygote if there is none.
         rig.host.call(one_shot(recipe, json!({}))).await.unwrap();
         let state = || rig.host.status().zygotes.into_iter().next().map(|zygote| (zygote.state, zygote.why));
         within(60, "it is known whether pods can be forked", || state().is_some_and(|(state, _)| state != ZygoteState::Booting)).await;
@@ -95,7 +95,7 @@ async fn the_end_of_a_forked_pod_is_told_as_it_was() {
         assert_eq!((fault.code, &fault.detail[key]), (Code::Crashed, &json!(value)), "{fault:?}");
         assert!(fault.detail["memory_peak_bytes"].as_u64().unwrap() > 1 << 20, "{fault:?}");
     }
-    // What fled from a pod's session and parents is ended with it.
+    // A process that left the pod's session and parents is ended with the pod.
     rig.host.call(one_shot(&recipe, json!({"flee": true}))).await.unwrap();
     let family = rig.host.status().zygotes[0].pid.unwrap();
     // A supervisor, an init and a zygote.
@@ -120,13 +120,13 @@ async fn a_zygote_that_is_killed_costs_its_pods_nothing_and_the_next_one_is_star
 }
 
 pub fn children(pid: u32) -> Vec<u32> {
-    // Of each of its threads.
+    // The children of each of its threads.
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let texts = threads.map(|thread| std::fs::read_to_string(thread.path().join("children")).unwrap_or_default());
     texts.flat_map(|text| text.split_whitespace().filter_map(|word| word.parse().ok()).collect::<Vec<u32>>()).collect()
 }
 
-/// All processes below that one.
+/// All processes below that process.
 pub fn below(pid: u32) -> Vec<u32> {
     children(pid).into_iter().flat_map(|child| [vec![child], below(child)].concat()).collect()
 }
@@ -150,7 +150,7 @@ async fn wheels_that_start_threads_or_cannot_be_imported_are_not_forked() {
     let rig = Rig::new().await;
     let cases = [
         ("absent", "preload = [\"no_such_module\"]", include_str!("zygotes/requirements.lock"), "No module named 'no_such_module'"),
-        // What its library does where it is not told otherwise.
+        // The default of the library.
         (
             "threaded",
             "preload = [\"numpy\"]\nenv = { OPENBLAS_NUM_THREADS = \"2\" }",
@@ -223,7 +223,7 @@ async fn a_recipe_whose_forked_pod_answers_its_case_otherwise_is_not_forked_and_
         std::fs::create_dir_all(recipe.join("cases/one")).unwrap();
         files.iter().for_each(|(file, text)| std::fs::write(recipe.join("cases/one").join(file), text).unwrap());
         let of = || rig.host.status().zygotes.into_iter().find(|zygote| zygote.recipe == format!("test/{name}"));
-        // However it ends: its pod was started.
+        // However the call ends, its pod was started.
         let _ = rig.host.call(call(&recipe, json!({}))).await;
         within(60, "it is known whether pods can be forked", || of().is_some_and(|zygote| zygote.state != ZygoteState::Booting)).await;
         let zygote = of().unwrap();
@@ -249,7 +249,7 @@ async fn whoever_of_a_family_is_killed_nothing_of_it_is_left() {
         let supervisor = rig.host.status().zygotes[0].pid.unwrap();
         let init = children(supervisor)[0];
         let members = below(supervisor);
-        // The one that fled is among them: supervisor, init, zygote, pod and it.
+        // The process that fled is among them: supervisor, init, zygote, pod and that process.
         within(60, "all five are there", || below(supervisor).len() >= 4).await;
         kill_process(Pid::from_raw(if who == "supervisor" { supervisor } else { init } as i32).unwrap(), Signal::KILL).unwrap();
         let fault = running.outcome().await.unwrap_err();
@@ -293,7 +293,7 @@ async fn a_family_does_not_outlive_a_host_that_was_killed() {
     host.wait().unwrap();
     within(60, "nothing of the family is left", || !members.iter().any(|pid| is_running(*pid))).await;
     within(60, "nothing else is either", || processes_below(rig.folder.path()).is_empty()).await;
-    // Its files go with the next host.
+    // The next host deletes its files.
     host_at(rig.folder.path()).await.shutdown().await;
     rig.close().await;
 }

@@ -55,30 +55,31 @@ pub struct Boot<'a> {
     pub program: &'a Program,
     /// The unpacked `keeper.py`; the family's program lies beside it.
     pub keeper: &'a Path,
-    /// A folder of its own, which must exist and be empty.
+    /// The zygote's own folder, which must exist and be empty.
     pub folder: PathBuf,
     /// Modules to import.
     pub preload: &'a [String],
-    /// Variables that its recipe sets; wheels read them at import.
+    /// Variables that the zygote's recipe sets; wheels read them at import.
     pub variables: Vec<(String, String)>,
     pub without: &'a [String],
     /// Dropped when no process of the family is left.
     pub keeps: Vec<Keeps>,
 }
 
-/// A zygote that may be forked, with its pods. Cloning shares it; when the last clone and the last pod are
-/// gone, it ends.
+/// A zygote that may be forked, with its pods. Cloning shares it. It ends when the last clone and the last
+/// pod are gone.
 #[derive(Debug, Clone)]
 pub struct Family(Arc<Connection>);
 
 #[derive(Debug)]
 struct Connection {
-    /// A socket that keeps packets apart (SOCK_SEQPACKET): the type is for its readiness alone.
+    /// A SOCK_SEQPACKET socket, which preserves packet boundaries. The type `UnixDatagram` is used only for
+    /// its readiness.
     channel: Arc<UnixDatagram>,
     state: Arc<Mutex<FamilyState>>,
     next: AtomicU64,
     supervisor_pid: Option<u32>,
-    /// Whether the supervisor has ended and was waited for: no process of the family is left.
+    /// True when the supervisor has ended and was waited for: no process of the family is left.
     gone: watch::Receiver<bool>,
 }
 
@@ -113,7 +114,7 @@ pub(in crate::pod) struct Member {
     ending: Option<Ending>,
 }
 
-/// The most that the imports of a zygote may leave behind for its pods.
+/// The most files and bytes that the imports of a zygote may leave behind for its pods.
 #[derive(Serialize)]
 struct Left {
     entries: u64,
@@ -150,10 +151,11 @@ enum FromInit {
 }
 
 impl Family {
-    /// Starts a zygote; the future completes when the zygote may be forked. Must be called within a tokio
-    /// runtime.
+    /// Starts a zygote. The returned future completes when the zygote may be forked. Must be called within a
+    /// tokio runtime.
     ///
-    /// Errors, of both: a text for people that says why pods of this environment are started and not forked.
+    /// Errors, of the function and of the future: a text for people that says why pods of this environment
+    /// are started and not forked.
     pub fn start(boot: Boot<'_>) -> Result<(Family, impl Future<Output = Result<(), String>> + use<>), String> {
         let io = |error: std::io::Error| format!("starting a zygote: {error}");
         let plans = plan::family_plans(boot.program, boot.keeper, &boot.folder, boot.without).map_err(|fault| fault.message)?;
@@ -166,7 +168,7 @@ impl Family {
         let mut child = command
             .env_clear()
             .envs(OUTSIDE)
-            // For people who look: whose it is.
+            // For people who look at processes: the family's folder.
             .env("HOB_FAMILY", &boot.folder)
             .current_dir(&boot.folder)
             .process_group(0)
@@ -209,7 +211,7 @@ impl Family {
                 }
                 Ok(Ok(Err(why))) => Err(why),
                 Ok(Err(_)) => {
-                    // Its end may be known before its last words were read.
+                    // The zygote's end may be known before its last output was read.
                     if let Some(draining) = draining {
                         let _ = timeout(Duration::from_millis(EXIT_GRACE_MS), draining).await;
                     }
@@ -243,18 +245,20 @@ impl Family {
         !self.0.state().closed && !*self.0.gone.borrow()
     }
 
-    /// The number of pods that were forked from it so far, and of those that are not over.
+    /// The number of pods that were forked from this zygote so far, and the number of those that are not
+    /// over.
     pub fn counts(&self) -> (u64, usize) {
         let state = self.0.state();
         (state.forked, state.members.len())
     }
 
-    /// The process that stands for the family: when it is gone, all others are.
+    /// The process number of the family's supervisor: when that process is gone, all others of the family
+    /// are.
     pub fn supervisor_pid(&self) -> Option<u32> {
         self.0.supervisor_pid
     }
 
-    /// Orders one pod. `theirs`: its control lane, standard output and error.
+    /// Orders one pod from the init. `theirs`: the pod's control lane, standard output and standard error.
     pub(in crate::pod) fn fork(&self, spec: &Spec, page: Option<&Path>, plan: &RawValue, theirs: &[OwnedFd]) -> std::io::Result<Member> {
         let connection = &self.0;
         let id = connection.next.fetch_add(1, Ordering::Relaxed);
@@ -345,12 +349,12 @@ async fn listen(
             _ = child.wait() => break,
         }
     }
-    // What it said before its end may not have been read before that end was known.
+    // The init's end may be known before its last messages were read.
     for _ in 0..LAST_WORDS_TURNS_MAX {
         let Ok(Some((message, handle))) = receive(channel.as_fd()) else { break };
         heard(&state, message, handle, &mut ready);
     }
-    // As when nobody is left to order anything.
+    // Closed as `hang_up` does, because nobody can order anything from here on.
     let _ = rustix::net::shutdown(channel.as_fd(), rustix::net::Shutdown::Both);
     let _ = child.wait().await;
     let left: Vec<MemberState> = {
@@ -358,7 +362,7 @@ async fn listen(
         state.closed = true;
         state.members.drain().map(|(_, member)| member).collect()
     };
-    // All of them had SIGKILL from the kernel as process 1 of their namespace ended.
+    // The kernel sent SIGKILL to all of them when process 1 of their namespace ended.
     for member in left {
         let _ = member.over.send(Ending::Signal(9));
     }
@@ -401,7 +405,7 @@ fn in_memory(variables: &HashMap<&str, String>) -> std::io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// A status as wait(2) gives it.
+/// Decodes a status of wait(2).
 fn ending(status: i32) -> Ending {
     match status & 0x7f {
         0 => Ending::Code(status >> 8 & 0xff),
@@ -409,7 +413,7 @@ fn ending(status: i32) -> Ending {
     }
 }
 
-/// One packet; `None` at the end.
+/// Receives one packet; `None` at the end.
 fn receive(channel: BorrowedFd) -> std::io::Result<Option<(FromInit, Option<OwnedFd>)>> {
     let mut bytes = vec![0; FAMILY_PACKET_BYTES_MAX];
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -428,7 +432,7 @@ fn receive(channel: BorrowedFd) -> std::io::Result<Option<(FromInit, Option<Owne
     Ok(Some((serde_json::from_slice(&bytes[..received.bytes])?, handle)))
 }
 
-/// The number, in this process's namespace, of the process behind a pidfd.
+/// Returns the number, in this process's namespace, of the process behind a pidfd.
 fn pid_of(handle: BorrowedFd) -> Option<u32> {
     use std::os::fd::AsRawFd;
     let info =
@@ -439,7 +443,7 @@ fn pid_of(handle: BorrowedFd) -> Option<u32> {
 }
 
 impl Member {
-    /// Waits until no process of it is left. Cancel-safe.
+    /// Waits until no process of the pod is left. Cancel-safe.
     pub async fn over(&mut self) -> Ending {
         if self.ending.is_none() {
             // The sender is lost only with the runtime.
@@ -453,7 +457,7 @@ impl Member {
         self.pid_handle.clone()
     }
 
-    /// `None` until the init has sent it.
+    /// The pod's process number; `None` until the init has sent the pidfd.
     pub fn pid(&self) -> Option<u32> {
         self.pid_handle.get().map(|handle| handle.pid)
     }

@@ -1,10 +1,10 @@
-//! Counts the descriptors of this process that recipes use: for pods, their regions, and their connections to
-//! the network.
+//! Counts the descriptors of this process that recipes use: for pods, their regions, and their network
+//! connections.
 //!
-//! A process without free descriptors can do nothing for anybody. So some are reserved: for callers'
-//! connections, and for the host itself. Each recipe may hold as many of the others as are still free: a
-//! recipe that takes all it can stops at half, the next one at a quarter. So the recipe that holds the most
-//! is refused first, later recipes still find some, and the refusal names the right recipe.
+//! A process without free descriptors can serve nobody. So some are reserved: for callers' connections, and
+//! for the host itself. Of the others, each recipe may hold as many as are still free: a recipe that takes
+//! all it can stops at half, the next one at a quarter. So the recipe that holds the most is refused first,
+//! later recipes still find some, and the refusal names the right recipe.
 
 use std::{
     collections::BTreeMap,
@@ -49,15 +49,15 @@ pub fn kept_for_callers() -> u64 {
     CALLERS.load(Ordering::Relaxed)
 }
 
-/// The numbers of files that this process may have open now, that a server raises the limit to, and that it
-/// can use.
+/// The limits of open files: this process's own, the one to which a server raises it, and the most that a
+/// server can use.
 pub fn open_files() -> OpenFiles {
     let limit = getrlimit(Resource::Nofile);
     let (now, most) = (limit.current.unwrap_or(u64::MAX), limit.maximum.unwrap_or(u64::MAX));
     OpenFiles { now, served: now.max(most.min(SERVE_FILES)), wanted: SERVE_FILES }
 }
 
-/// Raises this process's limit of open files to what it may have and can use; returns the new limit.
+/// Raises this process's limit of open files as far as allowed and useful; returns the new limit.
 pub fn raise_open_files() -> u64 {
     let OpenFiles { now, served, .. } = open_files();
     let limit = Rlimit { current: Some(served), maximum: getrlimit(Resource::Nofile).maximum };
@@ -65,10 +65,10 @@ pub fn raise_open_files() -> u64 {
 }
 
 /// How many descriptors all recipes together may use in a process that may have `files`, of which `callers`
-/// are for callers.
+/// are reserved for callers.
 fn for_recipes(files: u64, callers: u64) -> u64 {
     let reserve = files.saturating_mul(FILES_RESERVE_PERCENT) / 100;
-    // Where there are very few, one pod is worth more.
+    // The reserve is at most a quarter: where files are very few, one pod is worth more than the reserve.
     files.saturating_sub(callers).saturating_sub(reserve.clamp(FILES_RESERVE_MIN, FILES_RESERVE_MAX).min(files / 4))
 }
 
@@ -79,7 +79,7 @@ struct Holdings {
 }
 
 impl Holdings {
-    /// `first`: a recipe that holds none yet is not refused because of other recipes, while any are free.
+    /// A recipe that holds none yet is not refused because of other recipes, while any are free.
     fn take(&mut self, recipe: &Arc<str>, files: u64, most: u64) -> Result<(), Short> {
         let (held, free) = (self.recipes.get(recipe).copied().unwrap_or(0), most.saturating_sub(self.all));
         let fair = if held == 0 { free } else { free.saturating_sub(held) };
@@ -106,7 +106,7 @@ fn held() -> MutexGuard<'static, Holdings> {
     HELD.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A recipe in its role as a holder of descriptors.
+/// A handle with which a recipe takes descriptors.
 #[derive(Debug, Clone)]
 pub struct Holder(Arc<str>);
 
@@ -179,7 +179,8 @@ mod tests {
     fn who_holds_most_is_refused_first_and_whoever_comes_finds_some() {
         let mut holdings = Holdings::default();
         assert_eq!(["a/a", "b/b", "c/c", "d/d"].map(|recipe| all_it_can(&mut holdings, recipe)), [500, 250, 125, 63]);
-        // One that has none takes of what is left; then it is refused, and is told who has the most.
+        // A recipe that holds none may take from what is left; then it is refused, and is told which recipe
+        // holds the most.
         let late: Arc<str> = "e/e".into();
         assert_eq!(holdings.take(&late, 60, 1_000), Ok(()));
         let short = holdings.take(&late, 1, 1_000).unwrap_err();
@@ -188,7 +189,7 @@ mod tests {
         assert!(fault.message.contains("`e/e` holds 60 ") && fault.message.ends_with("`a/a` holds most of them, 500"), "{}", fault.message);
         let own = holdings.take(&"a/a".into(), 1, 1_000).unwrap_err().fault("x");
         assert!(own.message.contains("`a/a` holds 500 ") && !own.message.contains("holds most"), "{}", own.message);
-        // What is given back is there for all.
+        // Returned descriptors are free for all.
         holdings.give_back(&"a/a".into(), 500);
         assert!(!holdings.recipes.contains_key("a/a") && holdings.take(&late, 200, 1_000).is_ok());
     }

@@ -1,14 +1,14 @@
-//! Ends the processes that a pod left running when its keeper could not: it finds them by the marks that they
-//! inherited.
+//! Finds and ends the processes that a pod left running when its keeper could not end them. It finds them by
+//! the marks that they inherited.
 //!
 //! The keeper knows its tree by parents. Once the keeper is killed, a process that left its session has no
 //! known parent, and only its marks say where it came from. There are three marks, because each can be lost:
 //!
 //! - The environment variable [`VARIABLE`] goes to every program that is started.
-//! - The mapping of the pod's page goes to every fork, also of a program that writes its title over its
-//!   environment.
+//! - The mapping of the pod's page goes to every fork, even if the program overwrites its environment with a
+//!   title.
 //! - A program that removes both on purpose still has the pod's root among its mounts; no process can leave
-//!   those in a sandbox with namespaces.
+//!   these mounts in a sandbox with namespaces.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -30,19 +30,20 @@ use crate::{
 /// Environment variable of every pod; its value is the pod's incarnation.
 pub const VARIABLE: &str = "HOB_POD";
 
-/// Ends every process of the pod of this incarnation, including its keeper; returns how many it killed.
-/// Blocking, for at most [`LEFTOVERS_MS`] and one scan of all processes.
+/// Ends every process of the pod of this incarnation, including its keeper; returns how many it killed. It is
+/// for a pod whose keeper was killed. It blocks for at most [`LEFTOVERS_MS`] and one scan of all processes.
 ///
-/// For a pod whose keeper was killed. This process itself is never ended, whatever marks it has.
+/// This process itself is never ended, whatever marks it has.
 pub fn end_leftovers(incarnation: &str) -> usize {
     end([incarnation]).killed.len()
 }
 
-/// Numbers of processes.
+/// Numbers of the processes that were found.
 #[derive(Debug, Default)]
 pub(in crate::pod) struct Ended {
     pub killed: BTreeSet<u32>,
-    /// Seen last and not gone: they run as another user, or the kernel cannot end them.
+    /// Marked processes that the last scan could not kill: they run as another user, or the kernel cannot end
+    /// them.
     pub left: BTreeSet<u32>,
 }
 
@@ -90,7 +91,7 @@ fn one_round(marks: &[Mark]) -> Ended {
 /// Sends SIGKILL to every process with a mark that is not among the strangers; a process without a mark
 /// becomes a stranger.
 fn kill_marked(marks: &[Mark], strangers: &mut HashSet<u32>, round: &mut Ended) {
-    // Judged one by one while the folder is read: at its end come the processes that were made meanwhile.
+    // Each entry is judged while the folder is read: processes that were made meanwhile come at its end.
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
         if pid == std::process::id() || strangers.contains(&pid) || round.killed.contains(&pid) {
@@ -101,8 +102,8 @@ fn kill_marked(marks: &[Mark], strangers: &mut HashSet<u32>, round: &mut Ended) 
             continue;
         }
         let Some(handle) = Pid::from_raw(pid as i32).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) else { continue };
-        // Looked at again with the handle open: whom it reaches is the process that carries the mark now, or
-        // nobody.
+        // The mark is checked again with the handle open: now the handle reaches the process that carries the
+        // mark, or none.
         if !is_marked(pid, marks) {
             continue;
         }
@@ -124,7 +125,7 @@ struct Mark {
 impl Mark {
     fn new(incarnation: &str) -> Mark {
         let mapping = format!("/{}", page::file_name(incarnation)).into_bytes();
-        // As `host::pods` names both, and `hob_pod/mounts.py` the root that it mounts.
+        // `host::pods` names both this way, and `hob_pod/mounts.py` names the root that it mounts this way.
         let mount = incarnation.rsplit_once('-').map(|(host, number)| format!("hob:{host}/{number}").into_bytes());
         Mark { variable: format!("{VARIABLE}={incarnation}").into_bytes(), mapping, mount }
     }
@@ -133,13 +134,13 @@ impl Mark {
         text.split(|byte| *byte == 0).any(|variable| variable == self.variable)
     }
 
-    /// Looks in lines of `/proc/PID/maps`, each of which ends with the path of the mapped file.
+    /// Searches the lines of `/proc/PID/maps`, each of which ends with the path of the mapped file.
     fn is_in_mappings(&self, text: &[u8]) -> bool {
         let mut lines = text.split(|byte| *byte == b'\n');
         lines.any(|line| line.strip_suffix(b" (deleted)").unwrap_or(line).ends_with(&self.mapping))
     }
 
-    /// Looks in lines of `/proc/PID/mountinfo`, whose second word after a `-` is the mounted source.
+    /// Searches the lines of `/proc/PID/mountinfo`, whose second word after a `-` is the mounted source.
     fn is_in_mounts(&self, text: &[u8]) -> bool {
         let Some(mount) = &self.mount else { return false };
         let mut lines = text.split(|byte| *byte == b'\n');
@@ -152,8 +153,8 @@ fn is_marked(pid: u32, marks: &[Mark]) -> bool {
     let process = format!("/proc/{pid}");
     match carries(&process, marks) {
         Some(marked) => marked,
-        // It has no memory: a process that ended, one of the kernel, or one whose first thread ended before
-        // the others.
+        // A process without memory has ended, belongs to the kernel, or its first thread ended before the
+        // others.
         None => {
             let threads = fs::read_dir(format!("{process}/task")).into_iter().flatten().flatten();
             threads.into_iter().any(|thread| carries(&thread.path().to_string_lossy(), marks) == Some(true))
@@ -161,7 +162,7 @@ fn is_marked(pid: u32, marks: &[Mark]) -> bool {
     }
 }
 
-/// None for a thread or process without memory.
+/// Whether a thread or process has one of the marks; `None` if it has no memory.
 fn carries(process: &str, marks: &[Mark]) -> Option<bool> {
     let environment = vitals::read(format!("{process}/environ"), PROCESS_TEXT_BYTES_MAX)?;
     if marks.iter().any(|mark| mark.is_in_environment(&environment)) {
@@ -189,7 +190,7 @@ mod tests {
     use super::*;
     use crate::pod::process::page::Page;
 
-    /// A name that no other test of this machine has.
+    /// Returns a name that no other test on this machine has.
     fn unique(name: &str) -> String {
         let folder = tempfile::tempdir().unwrap();
         format!("{name}{}", folder.path().file_name().unwrap().to_string_lossy().replace('.', "-"))
@@ -219,7 +220,7 @@ mod tests {
         let longer = format!("{incarnation}0");
         let sleeper = "import time\nprint(flush=True)\ntime.sleep(20)";
         let (mut ours, _) = python(sleeper, Some(&incarnation), &[]);
-        // Named alike, and named in an argument only.
+        // This one has a similar name, and the mark only in an argument.
         let (mut other, _) = python(sleeper, Some(&longer), &[&format!("{VARIABLE}={incarnation}")]);
         assert_eq!(end_leftovers(&incarnation), 1);
         assert_eq!(ours.wait().unwrap().signal(), Some(9));
@@ -232,8 +233,8 @@ mod tests {
     #[test]
     fn who_left_session_and_parents_is_found_and_who_forks_meanwhile_too() {
         let incarnation = unique("chain");
-        // A grandchild that left, and one that hands on to a child of its own and ends, again and again; not
-        // for ever, should the test fail.
+        // A grandchild that left the session, and one that forks a child and ends, again and again; for 20 s
+        // at most, in case the test fails.
         let source = "import os, time\nend = time.monotonic() + 20\nif os.fork() == 0:\n    os.setsid()\n    os.dup2(os.open(os.devnull, os.O_RDWR), 1)\n    \
                       if os.fork() == 0:\n        time.sleep(20)\n        os._exit(0)\n    while time.monotonic() < end:\n        \
                       time.sleep(0.001)\n        if os.fork() != 0: os._exit(0)\n    os._exit(0)\nprint(flush=True)\ntime.sleep(20)";
@@ -253,7 +254,7 @@ mod tests {
         let page = Page::create(folder.path(), &incarnation).unwrap();
         let source = "import mmap, sys, time\nfile = open(sys.argv[1], 'r+b')\npage = mmap.mmap(file.fileno(), 4096)\nfile.close()\n\
                       print(flush=True)\ntime.sleep(20)";
-        // Never had the variable: the same to a reader as one that wrote over it.
+        // This process never had the variable, which looks the same as having overwritten it.
         let (mut child, _) = python(source, None, &[&page.path().unwrap().display().to_string()]);
         drop(page);
         let maps = fs::read_to_string(format!("/proc/{}/maps", child.id())).unwrap();

@@ -3,16 +3,16 @@
 //! ```text
 //!    starting.rs --> Process::spawn --> keeper --> pod          one keeper for each pod
 //!               \--> Process::fork  --> family.rs --> zygote --> pod, pod, ...
-//!    while it lives:   vitals.rs, unseen.rs   what the kernel says of its memory
+//!    while it lives:   vitals.rs, unseen.rs   the kernel's numbers about its memory
 //!                      page.rs                what it has begun, readable after its death
 //!                      holdings.rs            its recipe's part of the host's descriptors
 //!    after a kill:     registry.rs            records of live pods on the disk, for the next host
 //!                      leftovers.rs           processes that are found by their marks
 //! ```
 //!
-//! The host never forks (no `pre_exec`: that would copy its page tables). It spawns the keeper, a small
-//! Python process of its own group that forks into the runner (`runner.rs` unpacks both), and that ends the
-//! whole tree when host or pod dies.
+//! The host never forks (no `pre_exec`: that would copy its page tables). It spawns the keeper: a small
+//! Python process, in a group of its own, that forks into the runner (`runner.rs` unpacks both). The keeper
+//! ends the whole tree when the host or the pod dies.
 
 pub mod family;
 pub mod holdings;
@@ -47,29 +47,29 @@ use family::{Family, Member};
 /// A pod's process and its connections.
 pub struct Process {
     body: Body,
-    /// Whether it is in a root of its own, as far as is known.
+    /// Whether the pod is in a root of its own, as far as is known.
     has_root: bool,
     control: Option<UnixStream>,
     data: Option<UnixStream>,
-    /// The pod's end of the data lane, until it is sent over.
+    /// The pod's end of the data lane, until it is sent to the pod.
     pub data_theirs: Option<OwnedFd>,
-    /// Its output: pipes that do not block.
+    /// The pod's output: pipes that do not block.
     pub stdout: Option<OwnedFd>,
     pub stderr: Option<OwnedFd>,
 }
 
 /// The process between the pod and the host.
 enum Body {
-    /// A keeper of its own, which is a child of this process and ends with the pod's exit status.
+    /// The pod's own keeper, which is a child of this process and ends with the pod's exit status.
     Kept { child: Child, group: Pid },
-    /// The init of its family.
+    /// The init of the pod's family.
     Forked(Member),
 }
 
 impl Process {
     /// Spawns the keeper.
     ///
-    /// Errors: `io` (no such interpreter, no process to be had, no scratch folder).
+    /// Errors: `io` (no such interpreter, no further process allowed, no scratch folder).
     pub fn spawn(spec: &Spec, page: Option<&Path>) -> Result<Process, Fault> {
         let what = |error: &std::io::Error| Fault::io(format!("starting a pod of `{}`", spec.recipe.manifest().name), error);
         make::folder(&spec.scratch, make::PRIVATE_FOLDER).map_err(|error| what(&error))?;
@@ -83,9 +83,10 @@ impl Process {
         let (control, control_theirs) = std::os::unix::net::UnixStream::pair()?;
         let (data, data_theirs) = std::os::unix::net::UnixStream::pair()?;
         let mut command = Command::new(&spec.program.base);
-        // -I: no variables, no user site, no script folder; -S: no site-packages before the sandbox has its
-        // place; -B: no bytecode beside the runner, which nobody compares, and which a full disk would leave
-        // torn for good.
+        // - `-I`: no variables, no user site, no script folder.
+        // - `-S`: no site-packages before the sandbox is up.
+        // - `-B`: no bytecode beside the runner. Nothing compares that bytecode, and a full disk would leave
+        //   it torn for good.
         command.args(["-I", "-S", "-B"]).arg(&spec.keeper).arg("--host-pid").arg(std::process::id().to_string());
         command.arg("--title").arg(format!("hob: {}", spec.recipe.manifest().name));
         if let Some(page) = page {
@@ -99,10 +100,10 @@ impl Process {
         let child = command
             .env_clear()
             .envs(variables::OUTSIDE)
-            // Inherited by all that descends from it: how what fled is found, should keeper and host be
-            // killed.
+            // All descendants inherit it: if keeper and host are killed, it finds the processes that left the
+            // tree.
             .env(leftovers::VARIABLE, &spec.incarnation)
-            // For people who look: whose it is.
+            // For people who look at processes: the pod's folder.
             .env("HOB_SCRATCH", &spec.scratch)
             .current_dir(&spec.scratch)
             .process_group(0)
@@ -124,7 +125,7 @@ impl Process {
 
     /// Forks the pod from a zygote. `plan`: its confinement.
     ///
-    /// Errors: `io` if the family accepts no orders (any more); the pod can then still be started.
+    /// Errors: `io` if the family accepts no (more) orders; the pod can then still be started.
     pub fn fork(spec: &Spec, family: &Family, page: Option<&Path>, plan: &serde_json::value::RawValue) -> Result<Process, Fault> {
         let what = |error: std::io::Error| Fault::io(format!("forking a pod of `{}`", spec.recipe.manifest().name), &error);
         let made = || -> std::io::Result<Process> {
@@ -169,12 +170,12 @@ impl Process {
                 (None, Some(signal)) => Ending::Signal(signal),
                 (None, None) => Ending::Code(-1),
             },
-            // Somebody else reaped our child: it is gone, we only don't know how.
+            // Other code in this process reaped the child: it is gone, and how it ended is unknown.
             Err(_) => Ending::Code(-1),
         }
     }
 
-    /// SIGTERM to the pod and its children; the keeper ignores it.
+    /// Sends SIGTERM to the pod and its children; the keeper ignores it.
     pub fn terminate(&self) {
         match &self.body {
             Body::Kept { .. } => self.signal_group(Signal::TERM),
@@ -206,7 +207,7 @@ impl Process {
     pub fn kill_group(&self) {
         match &self.body {
             Body::Kept { .. } => self.signal_group(Signal::KILL),
-            // Past its init as well, should that not do as it is told.
+            // SIGKILL also goes to the pod directly, in case the init does not obey.
             Body::Forked(member) => {
                 member.kill();
                 member.signal(Signal::KILL);
@@ -215,7 +216,7 @@ impl Process {
     }
 
     fn signal_group(&self, signal: Signal) {
-        // The group's number is ours as long as the keeper was not reaped.
+        // The group's number stays the keeper's as long as the keeper was not reaped.
         if let Body::Kept { group, .. } = &self.body
             && self.is_running()
         {
@@ -223,8 +224,8 @@ impl Process {
         }
     }
 
-    /// The process above the pod: its keeper, or the supervisor of its family. `None` once that was waited
-    /// for.
+    /// The process number of the keeper, or of the supervisor of the pod's family. `None` once that process
+    /// was waited for.
     pub fn keeper_pid(&self) -> Option<u32> {
         match &self.body {
             Body::Kept { child, .. } => child.id(),
@@ -254,26 +255,26 @@ impl Process {
         }
     }
 
-    /// The process at which counting of the pod's memory starts.
+    /// The number of the process at which counting of the pod's memory starts.
     pub fn top_pid(&self) -> Option<u32> {
         match &self.body {
-            // So that a child that left its parents counts too.
+            // The keeper, so that a child that left its parents counts too.
             Body::Kept { child, .. } => child.id(),
             Body::Forked(member) => member.pid(),
         }
     }
 
-    /// Records that the pod has no root of its own and sees its host's file system.
+    /// Records that the pod has no root of its own and sees the host's file system.
     pub fn has_no_root(&mut self) {
         self.has_root = false;
     }
 
-    /// Whether it is in a root of its own.
+    /// Whether the pod is in a root of its own.
     pub fn has_root(&self) -> bool {
         self.has_root
     }
 
-    /// Its scratch folder, as the pod sees it.
+    /// The scratch folder as the pod sees it.
     pub fn scratch<'a>(&self, spec: &'a Spec) -> &'a Path {
         match self.has_root {
             true => Path::new(crate::pod::sandbox::paths::SCRATCH),
@@ -296,7 +297,7 @@ impl Process {
     }
 }
 
-/// A pipe for a process's output, whose reader does not block.
+/// Makes a pipe for a process's output; the reader's end does not block.
 fn output() -> std::io::Result<(OwnedFd, OwnedFd)> {
     let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     rustix::io::ioctl_fionbio(&ours, true)?;

@@ -1,7 +1,7 @@
-//! The page: numbers that a pod's keeper and runner write, and that the host reads once they can no longer
-//! speak.
+//! The page: a file with numbers that a pod's keeper and runner write, and that the host reads when both can
+//! no longer send.
 //!
-//! The page says what a dead process had begun; a message on its way would have been lost with the process.
+//! The page says what a dead process had begun; a message about that could have been lost with the process.
 
 use std::{
     fs::{self, File},
@@ -20,8 +20,8 @@ const READS_MAX: usize = 8;
 
 /// One pod's page: a file, deleted on drop.
 ///
-/// The host reads it as a file, which shows what others write into their mapping, and needs no mapping of its
-/// own.
+/// The host reads it as a file, which shows what other processes write into their mappings, and needs no
+/// mapping of its own.
 #[derive(Debug)]
 pub struct Page(Option<(PathBuf, File)>);
 
@@ -30,11 +30,11 @@ impl Page {
     ///
     /// Errors: `io`, `disk_full`.
     pub fn create(folder: &Path, incarnation: &str) -> Result<Page, Fault> {
-        // Who maps a file of this name belongs to the pod: see `leftovers.rs`.
+        // A process that maps a file of this name belongs to the pod: see `leftovers.rs`.
         let path = folder.join(file_name(incarnation));
         let made = || -> io::Result<File> {
             let mut file = make::new_file(&path, make::PRIVATE_FILE)?;
-            // Zeros and not a hole: on a full disk, writing into a mapped hole is SIGBUS for the pod.
+            // Zeros instead of a hole: on a full disk, writing into a mapped hole is SIGBUS for the pod.
             file.write_all(&[0; POD_PAGE_BYTES as usize])?;
             Ok(file)
         };
@@ -84,7 +84,7 @@ impl Page {
             let mut bytes = [0; 8];
             file.read_exact_at(&mut bytes, index * 8).ok().map(|()| u64::from_le_bytes(bytes))
         };
-        // Nothing promises that the kernel copies eight bytes in one go while another process writes them.
+        // The kernel may copy the eight bytes in parts while another process writes them.
         let mut last = read()?;
         for _ in 0..READS_MAX {
             let again = read()?;
@@ -120,7 +120,8 @@ mod tests {
         let page = Page::create(folder.path(), "pod-1").unwrap();
         assert_eq!(fs::read(page.path().unwrap()).unwrap(), [0; POD_PAGE_BYTES as usize]);
         assert_eq!((page.begun(), page.peak_bytes(), page.cpu_ms()), (0, None, None));
-        // Killed in the middle of its work, as a pod is: nothing is flushed, and nothing needs to be.
+        // The process is killed in the middle of its work, as a pod is: nothing is flushed, and nothing needs
+        // to be.
         let source = "import mmap, os, signal, sys\nfile = open(sys.argv[1], 'r+b')\nnumbers = memoryview(mmap.mmap(file.fileno(), 4096)).cast('Q')\n\
                       numbers[0], numbers[1], numbers[2] = 7, 1 << 40, 0\nos.kill(os.getpid(), signal.SIGKILL)\n";
         let status = std::process::Command::new("python3").args(["-I", "-c", source]).arg(page.path().unwrap()).status().unwrap();

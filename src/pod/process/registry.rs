@@ -63,7 +63,7 @@ impl Process {
     /// A handle to exactly this process; `None` if it ended.
     fn open(&self) -> Option<OwnedFd> {
         let handle = pidfd_open(Pid::from_raw(self.pid as i32)?, PidfdFlags::empty()).ok()?;
-        // Looked at with the handle open: what is there now is what the handle reaches.
+        // The process is checked with the handle open, so the handle reaches the process that was checked.
         self.is_running().then_some(handle)
     }
 }
@@ -97,7 +97,7 @@ pub fn record(path: &Path, record: &Record) -> Result<(), Fault> {
 
 /// Deletes a record: no process of its pod is left.
 pub fn forget(path: &Path) {
-    // What cannot be deleted names a pod that nobody finds any more.
+    // A record that cannot be deleted names a pod of which no process can be found any more.
     let _ = fs::remove_file(path);
 }
 
@@ -108,7 +108,8 @@ pub struct Reaped {
     pub killed: Vec<u32>,
     /// Processes that could not be killed; their records stay for another try.
     pub left: Vec<u32>,
-    /// Number of records of a host that still runs, whatever became of its lock; nothing of these is touched.
+    /// Number of records of a host that still runs, whether or not it holds its lock; their pods are not
+    /// touched.
     pub living: usize,
 }
 
@@ -133,7 +134,7 @@ pub fn reap(folder: &Path) -> Reaped {
         if record.boot != boot {
             forget(&path);
         } else if record.host.is_running() {
-            // A lock that does not hold (some network file systems have such) must not cost a live pod.
+            // On some network file systems a lock does not hold; that must not cost a live pod.
             reaped.living += 1;
         } else {
             dead.push((path, record));
@@ -145,8 +146,8 @@ pub fn reap(folder: &Path) -> Reaped {
     reaped.left.extend(&ended.left);
     if reaped.left.is_empty() {
         dead.iter().for_each(|(path, _)| forget(path));
-        // A host that lives makes groups of that name still. Looked for only where a pod of this boot was
-        // killed with its host.
+        // A living host still makes groups of that name. The sweep runs only if a pod of this boot was killed
+        // with its host.
         if reaped.living == 0
             && !dead.is_empty()
             && let Some(host) = folder.file_name().and_then(|name| name.to_str())
@@ -174,7 +175,7 @@ fn end_keepers(keepers: impl Iterator<Item = Process>) -> Vec<u32> {
     let mut running: Vec<(u32, OwnedFd)> = keepers.filter_map(|keeper| Some((keeper.pid, keeper.open()?))).collect();
     let pids = running.iter().map(|(pid, _)| *pid).collect();
     for (_, handle) in &running {
-        // A keeper knows its tree better than any mark does; that of a dead host is at it already.
+        // A keeper knows its tree better than any mark does. The keeper of a dead host already ends its tree.
         let _ = pidfd_send_signal(handle, Signal::QUIT);
     }
     let until = Instant::now() + Duration::from_millis(EXIT_GRACE_MS);
@@ -204,7 +205,7 @@ mod tests {
 
     fn sleeper(incarnation: &str) -> Child {
         let child = Command::new("sleep").arg("20").env(leftovers::VARIABLE, incarnation).spawn().unwrap();
-        // Until the program runs it carries what this process carries.
+        // Until the program runs, the child has the environment of this process.
         let until = Instant::now() + Duration::from_secs(5);
         while !fs::read_to_string(format!("/proc/{}/cmdline", child.id())).unwrap().starts_with("sleep") {
             assert!(Instant::now() < until, "`sleep` does not start");
@@ -216,7 +217,7 @@ mod tests {
         child.try_wait().unwrap().is_some()
     }
 
-    /// A record as a host that is gone would have left it.
+    /// A record as a dead host would have left it.
     fn of_dead_host(incarnation: &str) -> Record {
         let record = Record::new(incarnation, "test/pod");
         Record { host: Process { start_ticks: record.host.start_ticks + 1, ..record.host }, ..record }
@@ -250,11 +251,11 @@ mod tests {
 
         let known = Process::of(keeper.id());
         record(&at("dead.pod"), &Record { keeper: known, ..of_dead_host(&name("dead")) }).unwrap();
-        // Its number was given away again.
+        // The keeper's number now belongs to another process.
         let taken = Process::of(later.id()).map(|process| Process { start_ticks: process.start_ticks - 1, ..process });
         record(&at("taken.pod"), &Record { keeper: taken, ..of_dead_host(&name("taken")) }).unwrap();
         record(&at("living.pod"), &Record { keeper: taken, ..Record::new(&name("living"), "test/pod") }).unwrap();
-        // From before the machine was started: every number in it may be anybody's.
+        // A record from before the machine was started: every number in it may belong to another process.
         let stranger = Process::of(later.id());
         record(&at("boot.pod"), &Record { boot: "another".into(), keeper: stranger, ..of_dead_host(&name("boot")) }).unwrap();
         fs::write(at("torn.pod"), "{\"incarnation\":").unwrap();

@@ -1,8 +1,8 @@
 //! The runner that a pod starts with: Python source, carried inside the binary.
 //!
-//! Unpacked once per version into a folder named by its digest, and compared byte by byte at every
-//! start of a host: what runs first in a pod is never what somebody left on the disk. Nothing else may lie in
-//! that folder: Python would take bytecode or an extension module in place of the source that was compared.
+//! Each version is unpacked once into a folder named by its digest. Every start of a host compares the files
+//! byte by byte, so that the first code in a pod is never what somebody left on the disk. Nothing else may
+//! lie in that folder: Python would take bytecode or an extension module in place of the compared source.
 
 use std::{
     io::Write,
@@ -60,10 +60,10 @@ const FILES: &[(&str, &str)] = &[
     ("zygote.py", include_str!("../../../python/src/hob_pod/zygote.py")),
 ];
 
-/// How the name of a file begins that is being written; none can be imported.
+/// Prefix of the name of a file that is being written; such a file cannot be imported.
 const HALF: &str = ".half-";
 
-/// Puts the runner below `tools` unless it is there, and gives the path of its `keeper.py`.
+/// Unpacks the runner below `tools` unless it is there, and returns the path of its `keeper.py`.
 ///
 /// Errors: `io`, `disk_full`.
 pub fn unpack(tools: &Path) -> Result<PathBuf, Fault> {
@@ -86,7 +86,7 @@ pub fn unpack(tools: &Path) -> Result<PathBuf, Fault> {
         let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
         let removed = if is_folder { std::fs::remove_dir_all(entry.path()) } else { std::fs::remove_file(entry.path()) };
         match removed {
-            // Another host was faster.
+            // `NotFound`: another host removed it first.
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(what(error)),
             _ => {}
         }
@@ -96,7 +96,8 @@ pub fn unpack(tools: &Path) -> Result<PathBuf, Fault> {
         if open::read_of(&path, text.len() as u64).ok().as_deref() == Some(text.as_bytes()) {
             continue;
         }
-        // Written beside and renamed: another host may be starting a pod from this folder now.
+        // The file is written beside and renamed, because another host may be starting a pod from this folder
+        // now.
         let mut file = make::temporary(&package, HALF, make::FILE).map_err(what)?;
         file.write_all(text.as_bytes()).map_err(what)?;
         file.persist(&path).map_err(|error| what(error.error))?;

@@ -1,4 +1,4 @@
-//! Starts a pod's process: forks it if possible, else spawns it, and makes its limits in the kernel.
+//! Starts a pod's process, by a fork if possible, else by a spawn, and sets its limits in the kernel.
 //!
 //! `driver/` owns the process from then on; this file has only the steps that happen once, before.
 
@@ -18,8 +18,8 @@ use crate::{
     },
 };
 
-/// Forks the pod's process from `family`, or spawns it if no zygote can fork it; a spawned pod must then be
-/// sent its plan.
+/// Forks the pod's process from `family`, or spawns it if no zygote can fork it. For a spawned pod it also
+/// returns the plan, which the caller must send to the pod.
 pub(in crate::pod) fn started(spec: &Spec, family: Option<&Family>, page: Option<&Path>) -> Result<(Process, Option<Vec<u8>>), Fault> {
     if let Some(family) = family {
         let plan = plan::plan(spec, How::Forked)?;
@@ -29,21 +29,21 @@ pub(in crate::pod) fn started(spec: &Spec, family: Option<&Family>, page: Option
             Err(fault) => tracing::warn!("a pod is started, not forked: {fault}"),
         }
     }
-    // First: where there can be none, there is nothing to start.
+    // The plan comes before the spawn: if there can be no plan, nothing is started.
     let plan = plan::plan(spec, How::Started)?;
     Ok((Process::spawn(spec, page)?, Some(plan)))
 }
 
 /// Puts `pid`, with every process that it will start, into a control group of its own; `None` if this machine
-/// allows no group. It runs in the background, because the kernel may take twenty milliseconds to move a
-/// process.
+/// allows no group. The work runs in the background, because the kernel may take twenty milliseconds to move
+/// a process.
 pub(in crate::pod) fn grouped(spec: &Spec, pid: u32) -> Option<Grouping> {
     let cgroups = cgroups();
     if !cgroups.limits_memory() && !cgroups.limits_processes() {
         return None;
     }
     let pod = spec.recipe.manifest().pod.as_ref();
-    // One more: the first process of its namespace is not the pod's own.
+    // One process more, because the first process of the namespace is not the pod's own.
     let (name, memory, processes) = (spec::group_of(&spec.incarnation), plan::memory_bytes(pod), plan::processes(pod) + 1);
     Some(certainly(move || {
         let made = || {

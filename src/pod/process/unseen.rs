@@ -25,7 +25,7 @@ type File = (u64, u64);
 /// The unmapped memory that was found of a pod.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Unseen {
-    /// Files without a name, with the number of bytes that each has, or at most has.
+    /// Files without a name, with the bytes of each, or the most that it may have.
     files: HashMap<File, u64>,
     /// Sockets and pipes, with the most that each may hold.
     channels: HashMap<File, u64>,
@@ -46,7 +46,7 @@ impl Unseen {
                     found.more += 1;
                     continue;
                 }
-                // What is gone by then is not counted.
+                // A descriptor that was closed meanwhile is not counted.
                 let Ok(what) = fs::metadata(entry.path()) else { continue };
                 let key = (what.dev(), what.ino());
                 let kind = what.file_type();
@@ -59,8 +59,8 @@ impl Unseen {
                 }
             }
         }
-        // Those that are mapped and have no descriptor any more: how much is in them nobody tells, so it is
-        // all that was mapped.
+        // Files that are mapped and have no open descriptor any more: the kernel does not tell how many bytes
+        // they have, so all that was mapped counts.
         let mut mapped: HashMap<File, u64> = HashMap::new();
         for pid in processes {
             let maps = vitals::read(format!("/proc/{pid}/maps"), UNSEEN_MAPS_BYTES_MAX).unwrap_or_default();
@@ -75,7 +75,8 @@ impl Unseen {
         found
     }
 
-    /// Removes the files that this process also has open: regions of blobs, which have bounds of their own.
+    /// Removes the files that this process also has open: they are regions of blobs, which have bounds of
+    /// their own.
     pub fn without_ours(mut self) -> Unseen {
         let ours: HashSet<File> = fs::read_dir("/proc/self/fd")
             .into_iter()
@@ -93,7 +94,7 @@ impl Unseen {
         self.files.values().fold(0, |sum, bytes| sum.saturating_add(*bytes))
     }
 
-    /// The most that sockets and pipes hold, apart from those that every program has.
+    /// The most that sockets and pipes hold, except those that every program has.
     pub fn channel_bytes(&self) -> u64 {
         let mut all: Vec<u64> = self.channels.values().copied().collect();
         all.sort_unstable_by(|a, b| b.cmp(a));
@@ -102,7 +103,7 @@ impl Unseen {
     }
 }
 
-/// The most that a socket holds: a pod's request for more is refused (`sandbox/seccomp.rs`).
+/// The most that a socket holds. A pod cannot ask for more: `sandbox/seccomp.rs` refuses that.
 fn socket_bytes() -> u64 {
     static BYTES: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
     *BYTES.get_or_init(|| {
@@ -158,10 +159,10 @@ mod tests {
         let fill = "f = os.memfd_create('x')\nos.posix_fallocate(f, 0, 64 << 20)\n";
         let held = seen(&format!("{fill}g = os.dup(f)\nm = mmap.mmap(f, 64 << 20)\n")).file_bytes();
         assert!((64 * MEGABYTE..66 * MEGABYTE).contains(&held), "{held}");
-        // Sparse: what is not there does not count.
+        // A sparse file counts only with its allocated blocks.
         let sparse = seen("f = os.memfd_create('x')\nos.ftruncate(f, 1 << 40)\nm = mmap.mmap(f, 1 << 30)\n").file_bytes();
         assert!(sparse < MEGABYTE, "{sparse}");
-        // Mapped without a descriptor, and not one page of it in this process.
+        // This file is mapped without a descriptor, and this process has touched none of its pages.
         let mapped = seen(&format!("{fill}m = mmap.mmap(f, 64 << 20)\nos.close(f)\n")).file_bytes();
         assert_eq!(mapped, 64 * MEGABYTE);
         let anonymous = seen("m = mmap.mmap(-1, 32 << 20)\n").file_bytes();

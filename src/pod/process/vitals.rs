@@ -50,8 +50,8 @@ pub fn machine_memory_bytes() -> u64 {
     (info.totalram as u64).saturating_mul(u64::from(info.mem_unit.max(1)))
 }
 
-/// Bytes that a pod's private folders in memory hold; `folders` are paths as the pod sees them. `None` as
-/// above, or if the pod has no root of its own.
+/// Bytes that a pod's private folders in memory hold; `folders` are paths as the pod sees them. `None` if
+/// there is no such process, or the pod has no root of its own.
 pub fn private_bytes<'a>(pid: u32, folders: impl IntoIterator<Item = &'a Path>) -> Option<u64> {
     let root = PathBuf::from(format!("/proc/{pid}/root"));
     let (ours, theirs) = (fs::metadata("/").ok()?.dev(), fs::metadata(&root).ok()?.dev());
@@ -65,14 +65,14 @@ pub fn private_bytes<'a>(pid: u32, folders: impl IntoIterator<Item = &'a Path>) 
     Some(held.fold(0, u64::saturating_add))
 }
 
-/// Number of processes from `pid` on, including itself; a lower bound, see [`memory_bytes`]. `None` as above.
+/// Number of processes: `pid` and all below it; a lower bound, see [`memory_bytes`]. `None` as there.
 pub fn processes(pid: u32) -> Option<usize> {
     Stat::of(pid)?;
     Some(descendants(pid)?.len() + 1)
 }
 
-/// Processor time of `pid`, of the children that were waited for, and of all processes that run below it.
-/// `None` as above.
+/// Processor time of `pid`, of its children that were waited for, and of all processes that run below it.
+/// `None` as in [`memory_bytes`].
 pub fn cpu_time(pid: u32) -> Option<Duration> {
     let own = Stat::of(pid)?.ticks;
     let ticks = descendants(pid)?.into_iter().filter_map(Stat::of).fold(own, |sum, stat| sum.saturating_add(stat.ticks));
@@ -95,16 +95,16 @@ pub fn boot() -> Option<String> {
     Some(format!("{} {}", id.trim(), namespace.display()))
 }
 
-/// At most `max` bytes of a kernel text about a process.
+/// Reads at most `max` bytes of a kernel text about a process.
 pub(in crate::pod) fn read(path: impl AsRef<Path>, max: u64) -> Option<Vec<u8>> {
     open::read_of_kernel(path.as_ref(), max).ok()
 }
 
-/// The parts used here of `/proc/PID/stat` of a process that has not ended.
+/// The fields used here of `/proc/PID/stat` of a process that has not ended.
 struct Stat {
     parent: u32,
     start_ticks: u64,
-    /// User and system time, its own and that of the children that it waited for.
+    /// User and system time: the process's own and that of the children that it waited for.
     ticks: u64,
 }
 
@@ -114,8 +114,8 @@ impl Stat {
     }
 
     fn parse(text: &[u8]) -> Option<Stat> {
-        // The name is in parentheses and may hold anything, parentheses and spaces too. After it comes the
-        // third field.
+        // The name is in parentheses and may hold anything, parentheses and spaces too. The third field comes
+        // after it.
         let at = text.iter().rposition(|byte| *byte == b')')?;
         let fields: Vec<&str> = std::str::from_utf8(&text[at + 1..]).ok()?.split_ascii_whitespace().collect();
         let number = |field: usize| fields.get(field - 3)?.parse::<i64>().ok().map(|number| number.max(0) as u64);
@@ -164,8 +164,8 @@ pub fn named_below(said: u32, ancestor: u32) -> Option<u32> {
     let calls_itself = |pid: &u32| -> Option<bool> {
         let status = read(format!("/proc/{pid}/status"), KERNEL_TEXT_BYTES_MAX)?;
         let status = String::from_utf8_lossy(&status);
-        // From the numbers of whoever reads this down to its own: several, if there is a namespace in
-        // between.
+        // The numbers go from the reader's namespace down to the process's own; there are several if a
+        // namespace lies between.
         let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
         Some(numbers.split_ascii_whitespace().last()?.parse() == Ok(said))
     };
@@ -175,9 +175,10 @@ pub fn named_below(said: u32, ancestor: u32) -> Option<u32> {
     descendants(ancestor)?.into_iter().find(|pid| calls_itself(pid) == Some(true))
 }
 
-/// All processes below `pid`, without itself.
+/// All processes below `pid`, without `pid`.
 fn descendants(pid: u32) -> Option<HashSet<u32>> {
-    // Asked of ourselves first: elsewhere the file is missing as well when the process has just ended.
+    // This process's own file is checked first: that of another process is also missing when it has just
+    // ended.
     fs::metadata("/proc/thread-self/children").ok()?;
     let mut found = HashSet::new();
     let mut unseen = vec![pid];
@@ -185,14 +186,14 @@ fn descendants(pid: u32) -> Option<HashSet<u32>> {
         let Ok(threads) = fs::read_dir(format!("/proc/{parent}/task")) else { continue };
         for thread in threads.flatten() {
             let Some(text) = read(thread.path().join("children"), KERNEL_TEXT_BYTES_MAX) else { continue };
-            // Of a text that was cut nobody comes to the last, half number: the bound on processes is met
-            // before.
+            // If the text was cut, its last, incomplete number is never reached: the bound on processes stops
+            // the scan before it.
             let text = String::from_utf8_lossy(&text);
             for child in text.split_ascii_whitespace().filter_map(|word| word.parse().ok()) {
                 if found.len() >= VITALS_PROCESSES_MAX {
                     return Some(found);
                 }
-                // A number that was given away again meanwhile could lead back to where we were.
+                // A number that was reused meanwhile could lead back to a process that was visited.
                 if child != pid && found.insert(child) {
                     unseen.push(child);
                 }

@@ -46,12 +46,12 @@ pub struct Dossier {
     pub asks_done: u64,
     /// The asks that it had in hand.
     pub asks: Vec<AskInHand>,
-    /// The last lines that it printed, oldest first; the stacks of a crash are among them.
+    /// The last lines that the pod printed, oldest first; they include the stacks of a crash.
     pub log: Vec<Line>,
 }
 
 impl Dossier {
-    /// Its last lines, shown like those of a live pod, followed by how it ended.
+    /// The last lines, shown like those of a live pod, followed by how the pod ended.
     pub fn lines(&self) -> impl Iterator<Item = LogLine> {
         let last = Line { ask: 0, at_ms: self.at_ms, text: self.ending.line() };
         self.log.iter().cloned().chain([last]).map(|line| line.of(&self.recipe, &self.incarnation))
@@ -103,7 +103,7 @@ pub fn save(folder: &Path, dossier: &Dossier) -> Result<PathBuf, Fault> {
     let saved = || -> io::Result<()> {
         make::folder(folder, make::PRIVATE_FOLDER)?;
         let text = text_of(dossier)?;
-        // What a pod prints may be private: a temporary file is its owner's alone, and stays so.
+        // A pod may print private texts: a temporary file is accessible only to its owner, and stays so.
         let mut file = make::temporary(folder, HALF, make::PRIVATE_FILE)?;
         file.write_all(&text)?;
         file.persist(&path).map_err(|error| error.error)?;
@@ -211,7 +211,7 @@ mod tests {
         let folder = folder.path().join("state/dossiers");
         assert_eq!(list(&folder), []);
         let count = DOSSIERS_MAX as u64 + 5;
-        // Not in the order of their times: what counts is when a pod ended, not when that was written down.
+        // Not in the order of their times: the time of the pod's end counts, not that of the save.
         for number in (0..count).rev().step_by(2).chain((0..count).rev().skip(1).step_by(2)) {
             let path = save(&folder, &dossier(number)).unwrap();
             assert!(path.parent() == Some(&*folder));
@@ -219,7 +219,7 @@ mod tests {
         let kept = list(&folder);
         assert_eq!(kept, (5..count).rev().map(dossier).collect::<Vec<_>>());
         assert_eq!(fs::read_dir(&folder).unwrap().count(), DOSSIERS_MAX);
-        // One file a pod, whatever the time says, and of another pod with a like name none is taken.
+        // One file per pod, whatever its time; a pod with a similar name loses none.
         for incarnation in ["a-7", "host-a-7"] {
             for at_ms in [1, 1_800_000_000_000] {
                 save(&folder, &Dossier { at_ms, incarnation: incarnation.into(), ..dossier(7) }).unwrap();

@@ -1,4 +1,4 @@
-//! One line that a pod printed, as it is kept and told.
+//! One line that a pod printed, as it is kept and reported.
 
 use crate::model::status::LogLine;
 use serde::Deserialize;

@@ -1,7 +1,7 @@
 //! The output of one pod: always drained, bounded, attributed to the ask in hand.
 //!
-//! A pipe that nobody reads blocks the pod at 64 KiB. Each line goes three ways: into the ring of its pod, to
-//! those who follow the host's pods, and into the files that outlive both (`printed.rs`).
+//! A pipe that nobody reads blocks the pod at 64 KiB. Each line goes to three places: the ring of its pod,
+//! the followers of the host's pods, and the files that outlive both (`printed.rs`).
 
 use crate::pod::record::line::Line;
 use std::{
@@ -25,7 +25,7 @@ use crate::{
     pod::record::printed::{Allowance, Heard, Printed},
 };
 
-/// Read of a pipe at once, in bytes.
+/// Bytes read from a pipe at once.
 const PIECE: usize = 16 << 10;
 
 /// The last lines of a pod, and how many earlier ones were dropped.
@@ -36,7 +36,7 @@ pub struct Log {
     told: Option<Told>,
 }
 
-/// Who is told of each line beside the ring, and whose it is.
+/// The destination of each line beside the ring, and the pod that printed it.
 #[derive(Debug)]
 struct Told {
     recipe: String,
@@ -106,7 +106,7 @@ impl Log {
         self.ring().dropped
     }
 
-    /// Reads what is in the pipes now, so that lines printed before an answer are kept when the answer is
+    /// Reads what the pipes hold now, so that lines printed before an answer are kept when the answer is
     /// reported.
     pub fn catch_up(&self) {
         let pipes = self.pipes().clone();
@@ -144,12 +144,12 @@ impl Told {
 #[derive(Debug)]
 struct Pipe {
     receiver: pipe::Receiver,
-    /// What is read of it is kept under this lock, so that two who read do not mix their pieces.
+    /// Bytes that were read are kept under this lock, so that two readers do not mix their pieces.
     part: Mutex<Part>,
 }
 
 impl Pipe {
-    /// Keeps the next piece, and how many bytes it had: none at the end.
+    /// Keeps the next piece; returns its length in bytes, 0 at the end.
     fn take(&self, log: &Log, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<usize> {
         let mut part = self.part.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let mut buffer = [0; PIECE];
@@ -158,7 +158,8 @@ impl Pipe {
         Ok(count)
     }
 
-    /// Reads what is there without a look at what the runtime knows of it, which may be older.
+    /// Reads what the pipe holds now. It does not ask the runtime whether the pipe is readable, because the
+    /// runtime may not know yet.
     fn catch_up(&self, log: &Log) {
         let mut left = LOG_CATCH_UP_BYTES_MAX;
         while left > 0
@@ -169,8 +170,7 @@ impl Pipe {
     }
 }
 
-/// Reads an output of a pod to its end, whatever comes: any bytes, any length of line, any speed. `pipe` must
-/// not block.
+/// Reads an output of a pod to its end: any bytes, any length of line, any speed. `pipe` must not block.
 pub async fn drain_pipe(pipe: OwnedFd, log: Arc<Log>) {
     let Ok(receiver) = pipe::Receiver::from_owned_fd(pipe) else { return };
     let pipe = Arc::new(Pipe { receiver, part: Mutex::default() });
@@ -179,7 +179,7 @@ pub async fn drain_pipe(pipe: OwnedFd, log: Arc<Log>) {
         match pipe.take(&log, |buffer| pipe.receiver.try_read(buffer)) {
             Ok(0) => break,
             Err(error) if ![ErrorKind::WouldBlock, ErrorKind::Interrupted].contains(&error.kind()) => break,
-            // Always ready under a flood: let the driver have its turn.
+            // Under a flood the pipe is always ready, so yield to the driver.
             _ => tokio::task::yield_now().await,
         }
     }
@@ -187,19 +187,19 @@ pub async fn drain_pipe(pipe: OwnedFd, log: Arc<Log>) {
     pipe.part.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).end(&log);
 }
 
-/// [`drain_pipe`] for anything that can be read.
+/// Does the same as [`drain_pipe`] for any reader.
 pub async fn drain(mut pipe: impl AsyncRead + Unpin, log: Arc<Log>) {
     let mut buffer = vec![0; PIECE];
     let mut part = Part::default();
     while let Ok(count @ 1..) = pipe.read(&mut buffer).await {
         part.take(&log, &buffer[..count]);
-        // tokio's pipes are always ready under a flood: let the driver have its turn.
+        // Under a flood tokio's pipes are always ready, so yield to the driver.
         tokio::task::yield_now().await;
     }
     part.end(&log);
 }
 
-/// A line that has no end yet.
+/// A line whose end has not come yet.
 #[derive(Debug, Default)]
 struct Part {
     line: Vec<u8>,
@@ -215,8 +215,7 @@ impl Part {
                 Some((end @ (b'\n' | b'\r'), text)) => (text, Some(*end)),
                 _ => (piece, None),
             };
-            // As a terminal shows it: of a bar that is drawn again and again the last state stays, and is one
-            // line.
+            // As on a terminal, only the last state of a progress bar that is redrawn stays, as one line.
             if self.returned && !text.is_empty() {
                 self.line.clear();
                 (self.cut, self.returned) = (0, false);
@@ -266,8 +265,8 @@ mod tests {
     async fn a_bar_is_its_last_state_and_an_end_of_two_characters_is_one_end() {
         let log = Arc::new(Log::default());
         let bar: String = (0..1_000).map(|n| format!("\rsteps: {n}/999")).collect();
-        // Wherever the pieces are cut: a return may be the last of one, and the end of its line the first of
-        // the next.
+        // The result is the same wherever the pieces are cut: a return may end one piece, and the line's end
+        // may begin the next.
         let text = format!("{bar}\ntwo\r\n\r\nlast\r");
         for size in [1, 7, text.len()] {
             let mut part = Part::default();
@@ -295,7 +294,7 @@ mod tests {
         while log.pipes().is_empty() {
             tokio::task::yield_now().await;
         }
-        // No await between what is printed and the look: the task had no turn.
+        // No await lies between the print and the check, so the task had no turn.
         for n in 0..100 {
             rustix::io::write(&theirs, format!("line {n}\nhalf of").as_bytes()).unwrap();
             log.catch_up();

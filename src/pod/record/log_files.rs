@@ -1,6 +1,6 @@
-//! The files that keep the output of pods after the pods and their host have ended:
-//! `<publisher>+<name>.jsonl`, one line of JSON for each printed line, and beside it the `.old` file, which
-//! is the previous one that was full.
+//! The files that keep the output of pods after the pods and their host have ended.
+//! `<publisher>+<name>.jsonl` has one line of JSON for each printed line; the `.old` file beside it is the
+//! previous one, which was full.
 //!
 //! All hosts of a home append to the same files, each a batch at a time. A lock is taken only to replace a
 //! full file; a host that does not get the lock leaves that to the host that has it. A separate thread
@@ -44,7 +44,7 @@ pub(in crate::pod) struct Files {
 
 #[derive(Debug)]
 enum Writer {
-    /// No line has come so far.
+    /// No line has come yet.
     Idle,
     Running {
         lines: SyncSender<LogLine>,
@@ -104,12 +104,12 @@ fn started(folder: PathBuf) -> Writer {
     }
 }
 
-/// Writes lines of any recipes; the lines of each recipe go out in one piece.
+/// Writes lines of any recipes; the lines of each recipe are written in one piece.
 fn write(folder: &Path, lines: impl Iterator<Item = LogLine>) -> io::Result<()> {
     let mut pieces: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     for line in lines {
         let piece = pieces.entry(stem(&line.recipe)).or_default();
-        // People read these files with `cat`.
+        // Escaped, because people read these files with `cat`.
         piece.write_all(printable_json(&serde_json::to_string(&line)?).as_bytes())?;
         piece.push(b'\n');
     }
@@ -128,16 +128,17 @@ fn write(folder: &Path, lines: impl Iterator<Item = LogLine>) -> io::Result<()> 
     Ok(())
 }
 
-/// A recipe's name as a file name. Names have neither `+` nor anything that leaves a folder; any other
-/// character becomes `+`.
+/// The file name for a recipe's name. Recipe names have neither `+` nor anything that leaves a folder; any
+/// other character becomes `+`.
 fn stem(recipe: &str) -> String {
     let safe = |c: char| if c.is_ascii_alphanumeric() || "-_".contains(c) { c } else { '+' };
     recipe.chars().map(safe).take(150).collect()
 }
 
 fn put_aside(folder: &Path, path: &Path, old: &Path) -> io::Result<()> {
-    // Another host is about to: waited for, or all that this one writes meanwhile would go beyond the bound;
-    // not for ever, as that one may be stopped.
+    // If another host holds the lock, it is about to set the file aside. This host waits, because otherwise
+    // its lines would go beyond the bound meanwhile. It does not wait for ever, because the other host may be
+    // stopped.
     let mut tries = 0;
     let _alone = loop {
         if let Some(held) = lock::try_exclusive(open::open_to_write(&folder.join(LOCK))?)? {
@@ -149,7 +150,7 @@ fn put_aside(folder: &Path, path: &Path, old: &Path) -> io::Result<()> {
         tries += 1;
         std::thread::sleep(Duration::from_millis(LOCK_POLL_MS));
     };
-    // Another host may have done so meanwhile, and perhaps nobody has made a new one yet.
+    // Another host may have set the file aside meanwhile, and a new one may not exist yet.
     let done = open::open(path).and_then(|file| match file.metadata()?.len() >= LOG_FILE_BYTES_MAX {
         true => fs::rename(path, old),
         false => Ok(()),
@@ -174,15 +175,17 @@ fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> {
     entries.filter(|path| path.to_str().is_some_and(|path| path.ends_with(ENDING)))
 }
 
-/// The last `lines` lines about pods in the files of a home, those of dead hosts too, oldest first; of one
-/// recipe or of all. `dossiers`: the folder of dossiers, which have the last lines and the ends of pods that
-/// crashed. `but`: pods to leave out. `most`: bytes to read from the end of each file. Blocking; unreadable
-/// files are skipped.
+/// Returns the last `lines` lines about pods in the files of a home, oldest first, those of dead hosts too;
+/// of one recipe or of all. Blocking; unreadable files are skipped.
+///
+/// - `dossiers`: the folder of dossiers, which have the last lines and the ends of pods that crashed.
+/// - `but`: pods to leave out.
+/// - `most`: bytes to read from the end of each file.
 pub fn past(folder: &Path, dossiers: &Path, recipe: Option<&str>, lines: usize, but: &HashSet<&str>, most: u64) -> Vec<LogLine> {
     let is_wanted = |line: &LogLine| recipe.is_none_or(|recipe| line.recipe == recipe) && !but.contains(line.incarnation.as_str());
     let crashes = dossier::list(dossiers);
     let mut all: Vec<LogLine> = crashes.iter().flat_map(|dossier| dossier.lines()).filter(is_wanted).collect();
-    // Of a pod that crashed its file has the same lines, less what was kept back.
+    // The file of a crashed pod has the same lines as its dossier, except those that were kept back.
     let crashed: HashMap<&str, u64> =
         crashes.iter().map(|one| (one.incarnation.as_str(), one.log.first().map_or(0, |line| line.at_ms))).collect();
     let in_dossier = |line: &LogLine| crashed.get(line.incarnation.as_str()).is_some_and(|first| line.at_ms >= *first);
@@ -245,7 +248,7 @@ mod tests {
     fn files_are_bounded_in_size_and_number_whoever_writes() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
-        // Three hosts at once, each with more than two files hold.
+        // Three hosts write at once, each more than two files hold.
         std::thread::scope(|scope| {
             for host in 0..3 {
                 scope.spawn(move || {
@@ -257,7 +260,7 @@ mod tests {
             }
         });
         let sizes: Vec<u64> = entries(folder).map(|path| fs::metadata(path).unwrap().len()).collect();
-        // What others had written when one found it full.
+        // The lines that other hosts wrote while one host found the file full.
         let slack = 3 * 100 * 1_100;
         assert!(sizes.len() == 2 && sizes.iter().all(|size| *size <= LOG_FILE_BYTES_MAX + slack), "{sizes:?}");
         let kept = read(folder, Some("a/b"), usize::MAX);

@@ -1,4 +1,4 @@
-//! Distributes the output of all pods of a host: to followers, and into files.
+//! Distributes the output of all pods of a host to followers and into files.
 //!
 //! Nothing here waits: a slow follower loses lines and is told how many; a slow file loses lines too.
 
@@ -24,7 +24,7 @@ struct PrintedState {
     files: Files,
 }
 
-/// A line as it came.
+/// A line as it was printed, for followers.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Heard {
@@ -39,7 +39,7 @@ pub struct Heard {
 #[non_exhaustive]
 pub struct Missed(pub u64);
 
-/// A follower: the lines since it was made. At most [`PRINTED_LINES_MAX`] wait for it.
+/// A follower: it gets the lines printed since it was made. At most [`PRINTED_LINES_MAX`] wait for it.
 #[derive(Debug)]
 pub struct Lines(broadcast::Receiver<Heard>);
 
@@ -50,7 +50,7 @@ impl Printed {
         Printed(Arc::new(PrintedState { followers, files: Files::new(folder) }))
     }
 
-    /// The lines that come from now on.
+    /// Follows the lines that are printed from now on.
     pub fn follow(&self) -> Lines {
         Lines(self.0.followers.subscribe())
     }
@@ -60,7 +60,7 @@ impl Printed {
     }
 
     pub(in crate::pod) fn tell(&self, heard: Heard) {
-        // Whoever followed may be gone by now.
+        // Sending fails if there is no follower any more.
         let _ = self.0.followers.send(heard);
     }
 
@@ -97,13 +97,13 @@ impl Lines {
     }
 }
 
-/// How much one pod may write to files: a burst, and then so much a second. A pod that prints for hours must
-/// not wear out a disk.
+/// The bytes that one pod may write to files: a burst, then a rate per second. A pod that prints for hours
+/// must not wear out a disk.
 #[derive(Debug)]
 pub(in crate::pod) struct Allowance {
     bytes: u64,
     since: Option<Instant>,
-    /// Number of lines that are in no file and that no file reports yet.
+    /// Number of lines that were not written to a file and that no file reports yet.
     pub kept_back: u64,
 }
 
@@ -122,7 +122,7 @@ impl Allowance {
             self.bytes = self.bytes.saturating_add(gained).min(LOG_FILE_BURST_BYTES);
             *since = now;
         }
-        // What stands around a text in its file counts too.
+        // A line's text is surrounded by JSON in its file; that counts too.
         let wanted = bytes as u64 + 100;
         let takes = self.bytes >= wanted;
         match takes {
@@ -145,12 +145,12 @@ mod tests {
         let line = 924;
         let burst = (0..1_000_000).take_while(|_| allowance.takes(begun, line)).count() as u64;
         assert_eq!((burst, allowance.kept_back), (LOG_FILE_BURST_BYTES / 1_024, 1));
-        // A thousand looks within a second are no more than one.
+        // A thousand calls within a second gain no more than one call.
         let later = |ms| begun + Duration::from_millis(ms);
         let kept = (1..=10_000).filter(|ms| allowance.takes(later(*ms), line)).count() as u64;
         assert!((kept as i64 - (10 * LOG_FILE_BYTES_PER_S / 1_024) as i64).abs() <= 5, "{kept}");
         assert_eq!(allowance.kept_back, 1 + 10_000 - kept);
-        // And never more than a burst, however long it was silent.
+        // However long the pod was silent, it gets at most one burst.
         let again = (0..1_000_000).take_while(|_| allowance.takes(later(1 << 40), line)).count() as u64;
         assert_eq!(again, LOG_FILE_BURST_BYTES / 1_024);
     }

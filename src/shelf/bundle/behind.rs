@@ -123,14 +123,14 @@ fn named(line: &str, folder: &Path, places: &mut Vec<Place>) {
     if !MISSING.iter().any(|words| line.contains(words)) {
         return;
     }
-    // Not between backticks: so Hob names operations.
+    // Backticks are left out, because Hob names operations in them.
     let quoted = ['\'', '"'].into_iter().flat_map(|sign| line.split(sign).skip(1).step_by(2));
     let words = line.split_whitespace().map(|word| word.trim_matches(|sign: char| "'\"`:;,()[]<>".contains(sign)));
     let words = words.filter(|word| word.contains(['/', '.']));
     for word in quoted.chain(words) {
         match Path::new(word).strip_prefix(folder).map(Path::to_str) {
             Ok(Some(inner)) if !inner.is_empty() => put(inner.to_owned(), false, false),
-            // From the working folder, where it was not; perhaps it is meant from here.
+            // The path was not found from the working folder; perhaps it is meant from the recipe folder.
             Err(_) if !word.starts_with('/') => {
                 let word = word.trim_start_matches("./");
                 put(word.to_owned(), false, true);
@@ -188,7 +188,7 @@ fn left_behind(folder: &Path, manifest: &Manifest, places: &[Place]) -> Option<(
     let suspect =
         contents.suspect.iter().find(|(suspect, _)| **suspect == shown || (suspect.ends_with('/') && shown.starts_with(*suspect)));
     let pattern = if is_folder { format!("{path}/**") } else { path.clone() };
-    // The manifest has a `hob`, which is changed: a second one is refused.
+    // The manifest has a `hob` already, so that key is changed: a second one is refused.
     let newer = if rules.wider { "" } else { ", where `hob` becomes `\">=0.1.1, <0.2\"`," };
     let by_name = format!("`files = [\"{pattern}\"]` in recipe.toml{newer} takes it along");
     let (why, way) = match (suspect, rules.left_of(path)) {
@@ -196,7 +196,7 @@ fn left_behind(folder: &Path, manifest: &Manifest, places: &[Place]) -> Option<(
         _ if places::is_never(path) && path.starts_with("models/") => {
             ("what is in `models/` is there by its name".to_owned(), "name it as a `[[model]]`".to_owned())
         }
-        // Python looks in `pod/` alone, whatever else goes along.
+        // Python looks only in `pod/`, whatever else is packed.
         _ if *is_module && !path.starts_with("pod/") => ("Python finds what is in `pod/`".to_owned(), "move it there".to_owned()),
         (None, Some(left @ (Left::Elsewhere | Left::Stray))) => (left.why().to_owned(), format!("{by_name}, or move it into `pod/`")),
         (None, Some(left)) => (left.why().to_owned(), by_name),

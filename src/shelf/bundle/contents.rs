@@ -323,7 +323,7 @@ impl Walk<'_> {
             }
             match name.into_string() {
                 Ok(name) => names.push(name),
-                // Of a place that nothing is packed from it is no matter.
+                // At the top of the folder such a file would not be packed, so it needs no report.
                 Err(_) if inner.is_empty() => {}
                 Err(name) => {
                     let text = format!("{}: the file name {name:?} is not UTF-8 and cannot be packed", place.display());
@@ -360,7 +360,7 @@ impl Walk<'_> {
         let shown = if kind.is_dir() { format!("{path}/") } else { path.clone() };
         if let Err(why) = goes {
             if why == Left::Newer && kind.is_file() {
-                // To say so is no help if no Hob takes it.
+                // A file that no Hob can pack is refused: naming a newer Hob would not help.
                 self.carries(&path, kind)?;
             }
             self.leave(shown, why);
@@ -372,7 +372,7 @@ impl Walk<'_> {
             return Ok(());
         }
         match kind.is_dir() {
-            // Nothing in there could be carried; and how deep it goes is nobody's to choose.
+            // Nothing below could be packed; and a stranger must not decide how deep the walk goes.
             true if path.len() > BUNDLE_PATH_BYTES_MAX => {
                 let text = format!(
                     "the folder `{}...` in {} cannot be packed: its path has more than {BUNDLE_PATH_BYTES_MAX} bytes",

@@ -42,7 +42,7 @@ pub type Places = BTreeMap<String, bool>;
 /// that the recipe may be granted, unless it lies within another such path.
 pub fn places_of(folder: &Path, asked: &Permissions) -> Places {
     let mut places = Places::new();
-    // A folder comes before what is in it.
+    // A folder comes before the paths within it.
     for path in asked.read.union(&asked.write).map(PlainPath::as_path) {
         let Some(inner) = path.strip_prefix(folder).ok().and_then(Path::to_str).filter(|inner| !inner.is_empty()) else { continue };
         let Ok(kind) = path.symlink_metadata() else { continue };
@@ -73,7 +73,7 @@ impl FolderViews {
         if let Some(view) = views.get(&key).and_then(Weak::upgrade) {
             return Ok(view);
         }
-        // Who may not write to the shelf, as in an image, has the folders of others.
+        // A user who cannot write to the shelf, as in an image, gets a folder elsewhere.
         let staging = Staging::new(home, "folder").or_else(|_| Staging::swept_below(&home.lent_models(), "folder"))?;
         let view = FolderView(staging);
         for (path, (bytes, executable)) in files {
@@ -106,7 +106,7 @@ fn write(folder: &Path, path: &str, bytes: &[u8], executable: bool, from: Option
     make::folder(place.parent().unwrap_or(folder), make::FOLDER)?;
     let mut file = make::new_file(&place, if executable { 0o555 } else { 0o444 })?;
     file.write_all(bytes)?;
-    // What libraries compiled from a source is told from a stale one by its time.
+    // Libraries recognise stale compiled code by the time of its source.
     if let Some(modified) = from.and_then(|from| from.metadata().ok()?.modified().ok()) {
         file.set_modified(modified)?;
     }

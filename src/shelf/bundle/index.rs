@@ -55,7 +55,7 @@ impl Index {
                 return Err(Fault::new(Code::BundleInvalid, format!("`{path}` has no place in a bundle")).hint(PLACES));
             }
             bytes = bytes.saturating_add(file.bytes);
-            // A file where another has a folder could be written in one order only.
+            // A path that is a file here and a folder there could be written in one order only.
             if let Some((inner, _)) =
                 self.files.range(format!("{path}/")..).next().filter(|(inner, _)| inner.starts_with(&format!("{path}/")))
             {

@@ -42,7 +42,7 @@ fn files(bytes: &[u8], index: &Index, wanted_to_be: &str) -> Result<BTreeMap<Str
     let mut found = BTreeMap::new();
     let mut last = String::new();
     let mut archive = tar::Archive::new(bytes);
-    // Raw: no GNU or pax extension may speak for an entry.
+    // Raw entries: no GNU or pax extension may change an entry.
     for entry in archive.entries().map_err(|error| damaged(&last, &error))?.raw(true) {
         let mut entry = entry.map_err(|error| damaged(&last, &error))?;
         let path = match std::str::from_utf8(&entry.path_bytes()) {
@@ -53,7 +53,7 @@ fn files(bytes: &[u8], index: &Index, wanted_to_be: &str) -> Result<BTreeMap<Str
         if kind != tar::EntryType::Regular {
             return Err(Wrong::Inside(format!("`{path}` is a {} and not a plain file", kind_name(kind))));
         }
-        // What only a newer recipe may have is signed, or it has no place either.
+        // A path that only newer recipes may have must be in the signed index.
         if !is_bundle_path(&path) || (index.get(&path).is_none() && !is_first_place(&path)) {
             return Err(Wrong::Inside(format!("`{path}` has no place in a bundle")));
         }
@@ -148,7 +148,8 @@ pub fn read_files(bytes: &[u8], index: &Index, what: &str) -> Result<BTreeMap<St
     let files = files(bytes, index, "what was signed").map_err(|wrong| match wrong {
         Wrong::Inside(message) | Wrong::Archive(message) => refused(message),
     })?;
-    // One content, one encoding: whatever hides in padding, owners, times or behind the end is refused here.
+    // One content has exactly one encoding: anything hidden in padding, owners, times or behind the end is
+    // refused here.
     if pack_files(&files)? != bytes {
         return Err(refused("the archive is not in the one form that packing writes".to_owned()));
     }
@@ -232,8 +233,8 @@ fn extra(folder: &Path, below: &str, index: &Index) -> Result<Option<String>, Fa
         let entry = entry.map_err(failed)?;
         let name = entry.file_name().to_string_lossy().into_owned();
         let path = if below.is_empty() { name } else { format!("{below}/{name}") };
-        // A folder that holds a signed file is walked; any other is extra itself, and is not (its depth is a
-        // stranger's).
+        // The walk enters a folder that holds a signed file. Any other folder is itself extra, and is not
+        // entered: a stranger may have chosen its depth.
         let holds = |path: &str| index.files().any(|(file, _)| file.strip_prefix(path).is_some_and(|rest| rest.starts_with('/')));
         if entry.file_type().map_err(failed)?.is_dir() && holds(&path) {
             if let Some(extra) = extra(folder, &path, index)? {

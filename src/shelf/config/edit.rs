@@ -137,7 +137,7 @@ impl Edit {
                 (Some(range), _) => range,
             };
             match there {
-                // The value alone: a comment behind it is its author's.
+                // Only the value changes: a comment behind it is its author's.
                 Some(old) => {
                     let decor = old.decor().clone();
                     *old = range.to_string().into();
@@ -173,7 +173,7 @@ impl Edit {
             false => Item::Table(Table::new()),
         };
         let Some(all) = all.as_table_like_mut() else { return };
-        // The name as it stands there: a folder may have been written with a slash at its end.
+        // The name as the file has it: a folder may have been written with a slash at its end.
         let name = all.iter().map(|(name, _)| name.to_owned()).find(|name| is_same(name, recipe)).unwrap_or_else(|| recipe.to_owned());
         let Some(table) = all.entry(&name).or_insert(empty).as_table_like_mut() else { return };
         for kind in KINDS {
@@ -279,7 +279,8 @@ fn take(array: &mut Array, at: usize) {
         None => array.trailing().as_str(),
     };
     let after = after.unwrap_or_default().to_owned();
-    // The end of the line before, which is another item's, and what begins behind the line that goes.
+    // Joins the end of the line before, which is another item's, and the text behind the line that is
+    // removed.
     let joined = match after.find('\n') {
         Some(newline) => format!("{}{}", before.lines().next().unwrap_or_default().trim_end(), &after[newline..]),
         None if at < array.len() => before.to_owned(),

@@ -144,8 +144,8 @@ fn read_text(home: &Home) -> Result<String, Fault> {
     // People write this file themselves, sometimes through a link.
     let real = path.canonicalize().unwrap_or_else(|_| path.clone());
     let unread = |fault: Fault| match fault.code {
-        // The code `invalid_config` decides what happens to calls meanwhile, whatever prevents reading the
-        // file. The fault of an exhausted machine already says what ran out.
+        // The code is `invalid_config` whatever prevents reading the file, because the code decides what
+        // happens to calls meanwhile. The fault of an exhausted machine already says what ran out.
         Code::Io if !fault.is_exhaustion() => {
             Fault::new(Code::InvalidConfig, fault.message).hint("it has to be a plain file that this user can read")
         }

@@ -127,8 +127,8 @@ impl Build<'_> {
         self.check(&tree).await?;
 
         let (home, python) = (self.home.clone(), self.python.clone());
-        // The staging folder goes along: a caller that gives up now must not have it deleted under the
-        // publisher.
+        // The staging folder moves into the closure: if the caller gives up now, the folder must not be
+        // deleted under the publisher.
         blocking(move || {
             let published = finish(&tree, &python)
                 .map_err(|error| Fault::io(format!("finishing {}", tree.display()), &error))
@@ -170,7 +170,7 @@ impl Build<'_> {
                     Err(failed) => return Err(self.told(failed).await),
                 }
             }
-            // None has those bytes.
+            // No index has those bytes.
             return Err(self.told(failed).await);
         }
         Ok(())
@@ -189,7 +189,7 @@ impl Build<'_> {
     /// Runs `uv pip sync`, or `uv pip install`, which keeps packages that are already there.
     async fn install(&self, place: &Place<'_>, word: &str, lock: &str, indexes: &[Address]) -> Result<(), Failed> {
         let requirements = place.staging.folder().join("requirements.txt");
-        // Of the run before.
+        // The file of the run before.
         let _ = fs::remove_file(&requirements);
         make::write(&requirements, lock.as_bytes(), make::PRIVATE_FILE)
             .map_err(|error| Fault::io(format!("writing {}", requirements.display()), &error))?;
@@ -208,7 +208,7 @@ impl Build<'_> {
         let scaffold = staging.join("scaffold");
         make::folder(&scaffold.join(packages), make::FOLDER)?;
         make::folder(&scaffold.join("bin"), make::FOLDER)?;
-        // Scripts then name their interpreter by where they lie themselves.
+        // Scripts then find their interpreter relative to their own folder.
         let configuration = configuration(self.python) + "relocatable = true\n";
         make::write(&scaffold.join("pyvenv.cfg"), configuration.as_bytes(), make::FILE)?;
         let python = scaffold.join("bin/python");
@@ -232,7 +232,7 @@ impl Build<'_> {
     async fn check(&self, tree: &Path) -> Result<(), Fault> {
         let (tree, packages) = (tree.to_owned(), self.python.packages());
         let checked = blocking(move || {
-            // The lock of uv on what it installs into, writable for everybody.
+            // The lock of `uv` on its target, writable for everybody.
             let lock = tree.join(".lock");
             if fs::symlink_metadata(&lock).is_ok_and(|found| found.is_file() && found.len() == 0) {
                 let _ = fs::remove_file(&lock);
@@ -270,7 +270,7 @@ impl Build<'_> {
                 tokio::time::sleep(Duration::from_millis(limits::BYTECODE_LOOK_MS)).await;
                 let tree = tree.to_owned();
                 let weighed = blocking(move || {
-                    // A folder that is gone by now is for the check after this to see.
+                    // The check after this one finds a folder that is gone by now.
                     let entries = inert::look(&tree, Most::ENVIRONMENT).unwrap_or_default();
                     Ok(inert::weigh(&entries, Most::ENVIRONMENT))
                 });
@@ -410,7 +410,7 @@ fn point_scripts(bin: &Path, scaffold: &Path) -> io::Result<()> {
 
 fn sweep_cache(cache: &Path) {
     let entries = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect::<Vec<_>>();
-    // Of builds that are under way nothing is as old as the longest may take.
+    // No running build is as old as the longest time that a build may take.
     let is_old = |path: &Path| {
         let changed = fs::symlink_metadata(path).and_then(|found| found.modified()).ok();
         changed.and_then(|at| at.elapsed().ok()).is_some_and(|age| age > Duration::from_millis(limits::ENVIRONMENT_STALE_MS))
@@ -419,7 +419,7 @@ fn sweep_cache(cache: &Path) {
     let top = entries(cache);
     let inner: Vec<PathBuf> = top.iter().filter(|path| path.is_dir() && !is_half(path)).flat_map(|folder| entries(folder)).collect();
     for path in top.iter().chain(&inner).filter(|path| is_half(path) && is_old(path)) {
-        // What cannot be deleted now is tried again by the next build.
+        // A folder that cannot be deleted now is tried again by the next build.
         let _ = files::remove_tree(path);
     }
 }

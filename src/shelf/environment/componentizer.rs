@@ -89,8 +89,8 @@ impl Componentizer {
         let range = VersionReq::parse(">=3.9").expect("a constant range");
         let found = python::find(&range, tools.python.as_deref()).await;
         let (program, python) = match language {
-            // A machine that builds and runs no pod may have no Python: its tools are then ended by whoever
-            // looks.
+            // A machine that builds and runs no pods may have no Python. The tools are then ended by the code
+            // that waits for them.
             Language::JavaScript => {
                 (node(&std::env::var_os("PATH").unwrap_or_default()).await?, found.ok().map(|python| python.executable))
             }
@@ -117,7 +117,7 @@ impl Componentizer {
     fn in_folder(language: Language, program: &Path, python: Option<&Path>, folder: &Path) -> Componentizer {
         let arguments: Vec<OsString> = match language {
             Language::JavaScript => vec![folder.join("node_modules/componentize-qjs/cli.mjs").into()],
-            // Isolated: neither the working directory nor the user's own packages are looked into.
+            // Isolated: Python searches neither the working directory nor the user's own packages.
             Language::Python => vec!["-I".into(), "-c".into(), PY_START.into(), folder.into()],
         };
         Componentizer { program: program.to_owned(), arguments, python: python.map(Path::to_owned) }
@@ -135,7 +135,7 @@ impl Componentizer {
 
     async fn start(&self, arguments: &[&OsStr], folder: &Path, limit_ms: u64) -> std::io::Result<process::Ran> {
         let mut command = started(self.python.as_deref(), &self.program);
-        // It ends in what went wrong, and not in where its own code was then.
+        // The output then ends with the error, and not with a backtrace of the program.
         command.env_remove("RUST_BACKTRACE");
         command.args(&self.arguments).args(arguments).current_dir(folder).stdin(Stdio::null());
         process::run(command, limit_ms, |_| ()).await
@@ -155,7 +155,7 @@ impl Componentizer {
         if ran.disk_full() {
             return Err(disk_full(what, &ran));
         }
-        // One of them reports on stdout.
+        // One of the programs reports on stdout.
         let said: Vec<_> = ran.stdout.lines().map(str::to_owned).chain(ran.tail.iter().cloned()).collect();
         let last = said[said.len().saturating_sub(limits::TOOL_TAIL_LINES)..].to_vec();
         Err(Fault::new(Code::BuildFailed, format!("{what} ({}): {}", ran.end(limits::GLUE_SCRIPT_BUILD_MS), last.join("\n")))
@@ -260,9 +260,9 @@ async fn fetch(
     })?;
     let place = home.tools().join(language.tool());
     durable::make_folder(&home.tools())?;
-    // Only a copy that did not answer is still there.
+    // If something is there, it is a copy that did not answer.
     files::remove_tree(&place)?;
-    // As the installer left it, by whatever umask.
+    // The installer's umask decided the modes.
     make_read_only(&tree)
         .and_then(|()| fs::rename(&tree, &place))
         .and_then(|()| take_write(&place))
@@ -284,7 +284,7 @@ mod tests {
         for (name, package) in pinned {
             assert_eq!(package["version"], QJS_VERSION, "{name}");
             assert!(package["integrity"].as_str().unwrap().starts_with("sha512-"), "{name}");
-            // Where it comes from is for the user's npm to say.
+            // The user's npm decides where the package comes from.
             assert!(package.get("resolved").is_none(), "{name}");
         }
         assert!(PY_WHEEL_HASHES.iter().all(|hash| hash.parse::<crate::model::Digest>().is_ok()));

@@ -59,7 +59,7 @@ impl Answered {
             Answer::Page | Answer::Nothing | Answer::Unknown(_) => None,
             Answer::Refuses(StatusCode::PROXY_AUTHENTICATION_REQUIRED) => Some(PROXY.into()),
             Answer::Refuses(StatusCode::NETWORK_AUTHENTICATION_REQUIRED) => Some(NETWORK.into()),
-            // As `shown_url` shows that there are some.
+            // `shown_url` shows secrets this way.
             Answer::Refuses(_) if index.contains("://***@") => {
                 Some(hint![format!("{index} does not take the user and the password in its address: correct them in "), act::index_urls()])
             }
@@ -157,7 +157,8 @@ async fn one(index: &str, package: &str) -> Answer {
             }
         }
         StatusCode::NOT_FOUND | StatusCode::GONE => Answer::Nothing,
-        // `uv` reads a file for these that is not read here: what it was told is not known.
+        // `uv` reads credentials for this host from a file that Hob does not read, so it is unknown what `uv`
+        // was told.
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if !has_user && is_in_netrc(url.host_str().unwrap_or_default()).await => {
             Answer::Unknown("was not asked again: its user is in `.netrc`".to_owned())
         }
@@ -185,7 +186,7 @@ async fn first_bytes(response: &mut Response) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// What a page is. A page is about the package if it names a file, or says in an index's words that it has
+/// Classifies a page. A page is about the package if it names a file, or says in an index's words that it has
 /// none.
 fn of_page(bytes: &[u8], media_type: Option<&str>) -> Answer {
     let text = String::from_utf8_lossy(bytes).to_ascii_lowercase();

@@ -63,7 +63,7 @@ impl Indexes {
         let mut indexes = Indexes::default();
         let Some((table, _)) = reader.table(root, "", "environments", "a table")? else { return Ok(indexes) };
         reader.only(table, "environments", &["index_urls", "index_url", "recipes"])?;
-        // The key of a time when there could be one alone. It goes first.
+        // The key from before there could be several indexes. Its index goes first.
         if let Some((url, at)) = reader.optional_text(table, "environments", "index_url")? {
             indexes.general.push(checked(reader, url, at, "environments.index_url")?);
         }
@@ -121,13 +121,13 @@ fn too_many() -> String {
 /// Tells `uv` which indexes to ask. It uses variables: addresses contain passwords, and everybody on the
 /// machine can read arguments.
 pub(in crate::shelf) fn tell_uv(command: &mut Command, indexes: &[Address]) {
-    // `uv` asks the default one after all others.
+    // `uv` asks the default index after all others.
     let Some((last, others)) = indexes.split_last() else { return };
     command.env("UV_DEFAULT_INDEX", last.revealed());
     if !others.is_empty() {
         command.env("UV_INDEX", joined(others));
-        // Its own way stops at the first index that has the name, so that nobody's package takes another
-        // one's place. Here the hash sees to that.
+        // The default strategy of `uv` stops at the first index that has the name, so that no package takes
+        // the place of another. Here the hash ensures that.
         command.args(["--index-strategy", "unsafe-best-match"]);
     }
 }
@@ -136,8 +136,8 @@ pub(in crate::shelf) fn tell_uv(command: &mut Command, indexes: &[Address]) {
 pub(in crate::shelf) fn tell_pip(command: &mut Command, indexes: &[Address]) {
     let Some((first, others)) = indexes.split_first() else { return };
     command.env("PIP_INDEX_URL", first.revealed());
-    // The shell's word is put aside as well, where there are no others; `pip` takes an empty variable for
-    // none.
+    // Without further indexes, the variable of the caller's shell is cleared too: `pip` treats an empty
+    // variable as none.
     match others {
         [] => command.env_remove("PIP_EXTRA_INDEX_URL"),
         _ => command.env("PIP_EXTRA_INDEX_URL", joined(others)),
@@ -237,13 +237,13 @@ mod tests {
         assert!(words.is_empty() && variables["PIP_INDEX_URL"] == urls[0] && variables["PIP_EXTRA_INDEX_URL"] == urls[1..].join(" "));
         let (words, variables) = told(tell_uv, &urls[..1]);
         assert!(words.is_empty() && variables.len() == 1 && variables["UV_DEFAULT_INDEX"] == urls[0]);
-        // No index of an operator's: nothing of a tool's own is put aside.
+        // If the operator names no index, nothing of a tool's own configuration is overridden.
         assert!(told(tell_uv, &[]).1.is_empty() && told(tell_pip, &[]).1.is_empty());
         assert_eq!(told(tell_pip, &urls[..1]).1["PIP_EXTRA_INDEX_URL"], "");
     }
 
-    /// People write an address where a name is wanted; whatever key or value it becomes, its password is in
-    /// no message.
+    /// People write an address where a name is wanted. Whatever key or value it becomes, no message contains
+    /// its password.
     #[test]
     fn an_address_in_the_wrong_place_is_told_without_its_password() {
         const ADDRESS: &str = "https://me:planted@host.example/x";

@@ -61,7 +61,7 @@ pub(in crate::shelf) fn look(tree: &Path, most: Most) -> io::Result<Vec<Entry>> 
         for entry in fs::read_dir(&folder)? {
             let path = entry?.path();
             let metadata = match fs::symlink_metadata(&path) {
-                // One that is being written anew.
+                // A file that is being replaced.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 found => found?,
             };
@@ -109,12 +109,12 @@ pub(in crate::shelf) fn check(entries: &[Entry], packages: &Path, most: Most) ->
     entries.iter().try_for_each(|entry| {
         let path = &entry.path;
         let why = match &entry.kind {
-            // The one link that is made before uv begins: some interpreters name their folder so.
+            // The only link that Hob makes before `uv` begins: some interpreters use that folder name.
             Kind::Link(target) if path == Path::new("lib64") && target == Path::new("lib") => return Ok(()),
             Kind::Link(target) => Some(format!("it is a link, to {}", target.display())),
             Kind::Special => Some("it is neither a file nor a folder".to_owned()),
-            // A folder has the group of the one above it where that says so: its set-group-id is nobody's
-            // doing.
+            // A new folder may inherit its group and the set-group-id bit from the folder above: a wheel did
+            // not cause that.
             Kind::Folder if entry.mode & 0o5000 != 0 => Some(format!("its mode is {:o}", entry.mode & 0o7777)),
             Kind::File if entry.mode & 0o7000 != 0 => Some(format!("its mode is {:o}", entry.mode & 0o7777)),
             Kind::File | Kind::Folder => reserved(path, packages, entry.kind == Kind::Folder).map(str::to_owned),

@@ -93,7 +93,7 @@ pub fn digest(lock: &Lock, python: &Python, uv: &Uv) -> Digest {
 /// The environment with this digest, if it exists, was made in the current way, and its interpreter still
 /// exists. Starts no process.
 pub fn open(home: &Home, digest: Digest) -> Option<Environment> {
-    // Held before looking: what is seen after this cannot be deleted any more.
+    // The lock is taken before the look: nothing seen after this can be deleted any more.
     let in_use = locks::try_share(&use_lock(home, digest)).ok()??;
     let folder = home.environments().join(digest.hex());
     is_of_today(home, digest).then_some(())?;
@@ -118,7 +118,7 @@ fn use_lock(home: &Home, digest: Digest) -> PathBuf {
 }
 
 fn site_packages(folder: &Path) -> Option<PathBuf> {
-    // Wheels may put other folders there, but no second one with packages (`inert.rs`).
+    // Wheels may add other folders there, but no second one with packages (`inert.rs`).
     let mut found = fs::read_dir(folder.join("lib")).ok()?.filter_map(|entry| Some(entry.ok()?.path().join("site-packages")));
     found.find(|path| path.is_dir())
 }
@@ -172,7 +172,8 @@ pub async fn ensure(home: &Home, tools: &Tools, wanted: &Wanted<'_>, progress: &
         return adopt(home, environment, existing).await;
     }
     let _turn = locks::turn(&home.locks(), "environments", limits::ENVIRONMENT_BUILDS_MAX, limits::ENVIRONMENT_TURN_MS, progress).await?;
-    // Something there that cannot be opened: its interpreter is gone, or it is not ours.
+    // The environment exists but cannot be opened: its interpreter is gone, or this Hob would make it in
+    // another way.
     discard(home, digest)?;
     let build = Build { home, python, uv: &uv, indexes, compiler, what, progress };
     let label = format!("building the environment of {label}");

@@ -63,7 +63,8 @@ fn command(python: &Path, pins: &Path, indexes: &[Address], staging: &Staging, t
     command.args(["-I", "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--no-deps", "--require-hashes", "--no-user"]);
     command.args(["--only-binary", ":all:", "--progress-bar", "off", "--no-warn-script-location", "--no-compile"]);
     command.arg("--target").arg(target).arg("-r").arg(pins);
-    // pip's own configuration stays: it knows the way to the user's network. What would move the target goes.
+    // The configuration of `pip` stays, because it knows the way to the user's network. Variables that would
+    // move the target are removed.
     command.env("PIP_REQUIRE_VIRTUALENV", "0").env_remove("PIP_TARGET").env_remove("PIP_PREFIX").env_remove("PIP_ROOT");
     indexes::tell_pip(&mut command, indexes);
     command.stdin(staging.lock_for_tool()?);

@@ -38,7 +38,8 @@ impl Python {
     pub fn packages(&self) -> PathBuf {
         let abi = self.platform.split(' ').nth(1).unwrap_or("");
         let name = if abi.starts_with("pypy") { "pypy" } else { "python" };
-        // Without the lock of the interpreter, e.g. `cpython-313t-x86_64-linux-gnu`.
+        // The tag of an interpreter without the global lock ends with `t`, e.g.
+        // `cpython-313t-x86_64-linux-gnu`.
         let threads = abi.split('-').nth(1).is_some_and(|tag| tag.trim_start_matches(|c: char| c.is_ascii_digit()).starts_with('t'));
         let threads = if threads { "t" } else { "" };
         PathBuf::from(format!("lib/{name}{}.{}{threads}/site-packages", self.version.major, self.version.minor))
@@ -127,8 +128,8 @@ async fn probe(candidate: &Path) -> Result<Python, Silent> {
     }
     let mut command = Command::new(candidate);
     command.args(["-I", "-S", "-c", PROBE]).stdin(Stdio::null());
-    // Version managers choose by the working directory; the same recipe must not get another interpreter in
-    // another one.
+    // Version managers choose by the working directory. The same recipe must get the same interpreter in
+    // every directory.
     command.current_dir("/");
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PYTHON")) {
         command.env_remove(name);
@@ -143,7 +144,7 @@ async fn probe(candidate: &Path) -> Result<Python, Silent> {
         if let Some(error) = ran.tail.iter().rev().find_map(|line| exhausted_in(line)) {
             return Err(silent(error, String::new()));
         }
-        // A version manager says first what is wrong, a traceback says it last.
+        // A version manager says what is wrong first, a traceback says it last.
         let mut lines = ran.tail.iter().filter(|line| !line.is_empty());
         let said = lines.next().and_then(|first| if first.starts_with("Traceback") { lines.next_back() } else { Some(first) });
         let said = said.map(|line| format!(": {line}")).unwrap_or_default();
@@ -155,8 +156,8 @@ async fn probe(candidate: &Path) -> Result<Python, Silent> {
     if level != "final" {
         version.pre = semver::Prerelease::new(&level).map_err(|error| error.to_string())?;
     }
-    // A later upgrade of `python3` in place must not put another minor version under an environment: keep the
-    // real file.
+    // The real file is kept: a later upgrade of `python3` in place must not put another minor version under
+    // an environment.
     let executable = answer.executable.canonicalize().map_err(|error| {
         let why = format!("{}: {error}", answer.executable.display());
         silent(error, why)

@@ -92,7 +92,7 @@ fn in_place_of_a_wheel(said: &str) -> Option<StandIn> {
     let head = u32::from_str_radix(rest.split(',').next()?, 16).ok()?.to_le_bytes();
     match head {
         [b'v', b'e', b'r', b's'] => Some(StandIn::LfsPointer),
-        // Of a page no more than its beginning is known; no wheel begins so.
+        // Only the first bytes of a page are known; no wheel begins with `<`.
         [b'<', ..] => Some(StandIn::WebPage),
         _ => StandIn::of(&head, None),
     }
@@ -118,7 +118,7 @@ pub fn explained(mut fault: Fault, said: &str, is_own: bool, answers: &[Answered
     }
     let name = package(said).map_or("it".to_owned(), |name| format!("`{name}`"));
     let (fault, next) = index_answers::told(fault, &name, answers);
-    // What an index keeps back may be what the others lack.
+    // An index that withholds an answer may have the file that the others lack.
     if let (true, Some(next)) = (is_elsewhere(said), next) {
         return fault.blame(Blame::Machine).hint(next);
     }
@@ -244,7 +244,7 @@ mod tests {
             let fault = explained(Fault::new(Code::EnvironmentFailed, "x"), said, true, &[missing.clone(), answer.clone()]);
             assert!(fault.blame == Blame::Machine && fault.hint.as_ref().is_some_and(|hint| hint.contains(next)), "{fault:?}");
             assert!(fault.message.contains(&format!("asked for `six`: http://b/simple has no package of that name; {}", answer.told())));
-            // A reason of its own is not hidden by it.
+            // The index's answer does not hide a fault with a reason of its own.
             let fault = explained(Fault::new(Code::EnvironmentFailed, "x"), "Failed to fetch: http://c/simple", true, &[answer]);
             assert!(fault.hint.is_some_and(|hint| hint.contains("not reached")));
         }

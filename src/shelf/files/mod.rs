@@ -61,7 +61,7 @@ pub(super) fn digest_of(file: &mut File) -> io::Result<(Digest, u64)> {
     }
 }
 
-/// What a file is that is not the wanted model, if its first bytes tell.
+/// Identifies a file that is not the wanted model, if its first bytes tell.
 pub fn stand_in(path: &Path) -> io::Result<Option<StandIn>> {
     let mut head = Vec::new();
     open::open(path)?.take(HEAD_BYTES as u64).read_to_end(&mut head)?;
@@ -157,7 +157,8 @@ mod tests {
     fn a_tree_deeper_than_a_process_may_have_files_open_and_than_a_path_is_long_is_deleted() {
         let folder = tempfile::tempdir().unwrap();
         let (top, tower) = (folder.path().join("tree"), folder.path().join("tower"));
-        // From the inside out: no path to the innermost is short enough for the kernel.
+        // The tower is built from the inside out: no path to the innermost folder is short enough for the
+        // kernel.
         fs::create_dir(&tower).unwrap();
         for _ in 0..3000 {
             let next = folder.path().join("next");

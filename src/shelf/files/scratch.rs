@@ -73,7 +73,7 @@ mod tests {
         assert!(left.join("1").is_dir() && left.with_extension("lock").exists(), "deleted against the word");
         Scratch::sweep(&home, ask(true)).unwrap();
         assert!(!left.exists() && living.folder().join("1").is_dir() && next.folder().is_dir());
-        // Asked once, for the folder and not for its lock as well; and never for one that is held.
+        // Asked once per folder, not for its lock too, and never for a held folder.
         assert_eq!(asked.take(), [left.clone(), left]);
         drop(next);
         drop(living);

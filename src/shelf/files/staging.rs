@@ -47,12 +47,13 @@ impl Staging {
         let failed = |error: std::io::Error| Fault::io(format!("making a folder in {}", root.display()), &error);
         let prefix = format!("{kind}-");
         loop {
-            // Random enough that no name comes again while anything lives that was called after it: pods are.
+            // The name is random enough not to repeat while anything named after it lives; pods are named
+            // after it.
             let mut builder = tempfile::Builder::new();
             let named = builder.prefix(&prefix).suffix(".lock").rand_bytes(12).tempfile_in(root).map_err(failed)?;
             let (file, lock_path) = named.keep().map_err(|error| failed(error.error))?;
             if !lock::try_exclusive_for_heirs(&file).map_err(failed)? || !still_there(&file, &lock_path) {
-                // A sweeper took it for rubbish in the instant before it was locked.
+                // A sweeper deleted the folder before it was locked.
                 continue;
             }
             let staging = Staging { folder: lock_path.with_extension(""), lock_path, lock: file };
@@ -73,7 +74,7 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        // What cannot be deleted now is swept by the next maker.
+        // A folder that cannot be deleted now is swept by the next maker.
         if files::remove_tree(&self.folder).is_ok() {
             let _ = fs::remove_file(&self.lock_path);
         }
@@ -95,7 +96,7 @@ pub(in crate::shelf) fn sweep(root: &Path, may_delete: impl Fn(&Path) -> bool) -
     let mut result = Ok(());
     for entry in fs::read_dir(root).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
-        // What cannot be deleted must not keep the rest.
+        // A folder that cannot be deleted must not keep the others.
         result = result.and(sweep_one(&path, &may_delete));
     }
     result
@@ -103,7 +104,7 @@ pub(in crate::shelf) fn sweep(root: &Path, may_delete: impl Fn(&Path) -> bool) -
 
 fn sweep_one(path: &Path, may_delete: &impl Fn(&Path) -> bool) -> Result<(), Fault> {
     if path.extension().is_none_or(|extension| extension != "lock") {
-        // A folder belongs to its lock file; without one it is rubbish of a half-finished deletion.
+        // A folder without its lock file is left over from a half-finished deletion.
         if matches!(look::is_there(path), Ok(true)) && matches!(look::is_there(&path.with_extension("lock")), Ok(false)) && may_delete(path)
         {
             files::remove_tree(path)?;

@@ -144,14 +144,14 @@ impl<'a> Fetch<'a> {
         durable::make_folder(&home.downloads())?;
         let (path, source) = (part(home, model.sha256), source.exact());
         let failed = |error: &io::Error| Fault::io(format!("opening {}", path.display()), error);
-        // Read-only when it was complete, and the step that would have published it failed.
+        // The file is read-only if it was complete and publishing it failed.
         if path.symlink_metadata().is_ok_and(|found| found.is_file()) {
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(|error| failed(&error))?;
         }
         let file = open::open_to_append(&path).map_err(|error| failed(&error))?;
         let have = file.metadata().map_err(|error| failed(&error))?.len();
         let note = durable::read(&note_of(&path), limits::MODEL_NOTE_BYTES_MAX).ok().flatten();
-        // The mark of one server says nothing to another.
+        // The mark of one server has no meaning to another.
         let note = note.and_then(|note| serde_json::from_slice::<Note>(&note).ok()).filter(|note| note.from == source);
         let partial = Partial { path, file, have, whole: have == 0 };
         let mark = note.map(|note| note.mark).filter(|_| have > 0);
@@ -185,8 +185,8 @@ impl<'a> Fetch<'a> {
             if whole {
                 return Err(origin::other(self.what, &self.place.url, None, &why));
             }
-            // Which of several answers, or a power cut in between, spoilt it is not known: one answer alone
-            // decides.
+            // It is unknown which of several answers spoilt the file, or whether a power cut did: the next
+            // try takes one answer alone.
             self.note(format!("the parts of {} do not belong together: starting again from its first byte", self.what));
         }
     }
@@ -249,7 +249,7 @@ impl<'a> Fetch<'a> {
 
     fn begin_whole(&mut self, body: &Body) -> Result<(), Fault> {
         self.start_over()?;
-        // With what was thrown away there may be room now, or be none where the rest alone had some.
+        // Discarding the bytes may have made room, or the whole may not fit where the rest alone did.
         self.has_room()?;
         if let Some(mark) = &body.mark {
             let note = Note { from: self.source.clone(), mark: mark.clone() };
@@ -279,7 +279,7 @@ impl<'a> Fetch<'a> {
             && let Ok(Some(found)) = files::stand_in(&self.partial.path)
             && found.is_no_file()
         {
-            // An answer that did not say how long it is, and was something else from its first byte.
+            // The answer stated no length, and was something else from its first byte.
             let why = format!("{} bytes came; wanted {} (it is {})", self.partial.have, self.model.bytes, found.name());
             self.start_over().map_err(Failure::Final)?;
             return Err(Failure::Final(origin::other(self.what, &self.place.url, Some(found), &why)));
@@ -291,7 +291,8 @@ impl<'a> Fetch<'a> {
     }
 
     fn unwritten(&mut self, error: &io::Error) -> Fault {
-        // Part of the chunk may be in the file, and belongs there: what came before it is whole either way.
+        // Part of the chunk may be in the file and belongs there: the bytes before it are right in either
+        // case.
         self.partial.have = self.partial.file.metadata().map_or(self.partial.have, |metadata| metadata.len());
         self.full(Fault::io(format!("writing {}", self.partial.path.display()), error))
     }

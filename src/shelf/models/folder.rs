@@ -130,8 +130,8 @@ fn link(file: &Path, to: &Path) -> io::Result<()> {
     if matches!(why.kind(), io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists | io::ErrorKind::StorageFull) {
         return Err(why);
     }
-    // Another file system, one without links, too many links of one file, or a file of somebody else who may
-    // not be linked to.
+    // Reasons: another file system, one without links, too many links to one file, or a file of another user
+    // that may not be linked to.
     tracing::warn!("{} is copied to {}, since it cannot be linked: {why}", file.display(), to.display());
     copy(file, to)
 }
@@ -225,7 +225,7 @@ impl Folders {
         let lent = Lent { staging, of };
         build(&lent.folder(), models)?;
         take_write(&lent.folder()).map_err(|error| Fault::io(format!("making the folder {}", lent.folder().display()), &error))?;
-        // Two calls may have made one each at a time, and each goes with its own.
+        // Two calls may each have made one at the same time; each uses its own.
         let lent = Arc::new(lent);
         let mut known = known();
         known.retain(|_, lent| lent.strong_count() > 0);
@@ -310,7 +310,7 @@ mod tests {
         fs::write(&models[0].1, "other").unwrap();
         let next = folders.of(&home, root.path(), &models).unwrap();
         assert_eq!(fs::read(next.folder().join("a.bin")).unwrap(), b"other");
-        // Pods of before still read the one that they began with.
+        // Earlier pods still read the file that they began with.
         assert_eq!(fs::read(lent.folder().join("a.bin")).unwrap(), b"a.bin");
         drop((lent, next));
         assert_eq!(fs::read_dir(home.staging()).unwrap().count(), 0);

@@ -123,7 +123,7 @@ impl FetchRight {
     }
 }
 
-/// What a file is that is not the wanted one.
+/// Identifies a file that is not the wanted one.
 struct Other {
     /// For people.
     why: String,
@@ -161,8 +161,8 @@ pub(super) type Identity = (u64, u64);
 /// Distinguishes states of a file without reading it: its length, and when its bytes and its status changed.
 type Stamp = (u64, i64, i64, i64, i64);
 
-/// Models that this process has checked. Each is read once, whatever its names, and again only if its file
-/// was touched.
+/// Models that this process has checked. Each file is read once, whatever its names, and again only if it was
+/// touched.
 #[derive(Debug, Default)]
 pub(super) struct Checked(Mutex<HashMap<Identity, (Stamp, Digest)>>);
 
@@ -186,7 +186,7 @@ impl Checked {
             }
         })?;
         let mut known = known();
-        // Files come and go in a long life.
+        // In a long-lived process files come and go.
         if known.len() >= limits::MODELS_CHECKED_MAX {
             known.clear();
         }

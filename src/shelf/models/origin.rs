@@ -88,7 +88,7 @@ pub(in crate::shelf) async fn ask(place: &Place, wanted: &Wanted<'_>) -> Result<
     for _ in 0..=limits::REDIRECTS_MAX {
         let response = send(place, &url, wanted).await?;
         match onward(&url, &response) {
-            // Only where the recipe itself begins on this machine it may end there.
+            // A redirect may end on this machine only if the recipe's own address is on this machine.
             Some(next) => url = next.and_then(|next| allowed(&place.url, &url, next)).map_err(|why| refused(place, wanted, &why))?,
             None => return read(place, &url, wanted, response).await,
         }
@@ -100,15 +100,14 @@ async fn send(place: &Place, url: &Url, wanted: &Wanted<'_>) -> Result<Response,
     let request = with_headers(client(place, url)?.get(url.clone()), place, url, wanted);
     match timeout(place.patience.stall, request.send()).await {
         Err(_) => Err(Failure::passing(format!("{} did not answer within {} ms", host(url), place.patience.stall.as_millis()))),
-        // The address of a redirect may be a secret that is worth as much as the token: it stands in no
-        // message.
+        // The address of a redirect may be as secret as the token, so no message contains it.
         Ok(Err(error)) => Err(Failure::passing(format!("{} cannot be reached: {}", host(url), chain(error)))),
         Ok(Ok(response)) => Ok(response),
     }
 }
 
 fn with_headers(mut request: RequestBuilder, place: &Place, url: &Url, wanted: &Wanted<'_>) -> RequestBuilder {
-    // Packed bytes could be neither counted nor continued.
+    // Compressed bytes could be neither counted nor resumed.
     request = request.header(ACCEPT_ENCODING, "identity");
     if let Some(token) = &place.token
         && url.origin() == place.url.origin()
@@ -188,7 +187,7 @@ async fn read(place: &Place, url: &Url, wanted: &Wanted<'_>, response: Response)
     }
 }
 
-/// What a wrong answer is, if its first bytes tell.
+/// Identifies a wrong answer, if its first bytes tell.
 async fn stand_in(mut body: Body) -> Option<StandIn> {
     let media_type = text(body.response.headers(), &CONTENT_TYPE).map(str::to_owned);
     let mut head = Vec::new();
@@ -201,7 +200,7 @@ async fn stand_in(mut body: Body) -> Option<StandIn> {
 }
 
 fn passing(url: &Url, response: &Response) -> Failure {
-    // A date, which it may also be, is not worth a clock.
+    // The header may also be a date; dates are ignored, because they would need a clock.
     let wait = text(response.headers(), &RETRY_AFTER).and_then(|seconds| seconds.trim().parse().ok()).map(Duration::from_secs);
     Failure::Passing { why: said(url, response), wait }
 }

@@ -86,7 +86,7 @@ impl Sources {
         let mut url = self.endpoint()?;
         let not_a_base = || Fault::new(Code::Internal, format!("{source} has no address"));
         let mut parts = url.path_segments_mut().map_err(|()| not_a_base())?;
-        // Each part is escaped as one: a revision may have slashes in it.
+        // Each part is escaped as one part: a revision may contain slashes.
         parts.pop_if_empty().extend(repository.split('/')).push("resolve").push(revision).extend(path.split('/'));
         drop(parts);
         let token = self.token()?;
@@ -103,7 +103,7 @@ impl Sources {
 
     fn endpoint(&self) -> Result<Url, Fault> {
         let text = self.endpoint.as_deref().unwrap_or(HUB);
-        // Not the text: who writes a password into an address would find it in a log.
+        // The text itself is left out: an address may contain a password, which a log would show.
         let wrong = |why: &str| {
             Fault::new(Code::InvalidConfig, format!("HF_ENDPOINT is not an address to fetch from: {why}"))
                 .hint("wanted `https://host`, or `http:` on this machine's own loopback; without HF_ENDPOINT it is the public hub")
@@ -228,7 +228,7 @@ mod tests {
         );
         let fault = sources(&[("HF_TOKEN", "two words")]).place(&"hf:o/n@main:a".parse().unwrap()).unwrap_err();
         assert!(fault.code == Code::InvalidConfig && !fault.message.contains("two words"), "{fault}");
-        // What is no model of the hub is shown none.
+        // A server that is not the hub never gets the token.
         assert!(secret.place(&"https://example.org/a".parse().unwrap()).unwrap().token.is_none());
     }
 }

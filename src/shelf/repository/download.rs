@@ -35,7 +35,7 @@ impl Client {
         progress.step(Step::Started { label: label.clone(), total_bytes: Some(resolved.bytes) });
         let mut bytes = Vec::new();
         let most = resolved.bytes.saturating_add(limits::BUNDLE_SURPLUS_BYTES);
-        // Read a little past the signed length: an extra file has a name, "too long" has none.
+        // A little is read past the signed length, because an extra file can be named and "too long" cannot.
         while let Some(chunk) = next(&mut body, end, &what).await? {
             let room = most.saturating_sub(bytes.len() as u64);
             bytes.extend_from_slice(&chunk[..chunk.len().min(usize::try_from(room).unwrap_or(usize::MAX))]);
@@ -51,7 +51,7 @@ impl Client {
         let signed = |fault: Fault| {
             fault.with("found_bytes", bytes.len()).with("signed_bytes", resolved.bytes).with("signed_sha256", resolved.sha256.hex())
         };
-        // What has the signed length was made to look like it.
+        // A bundle of the signed length was made to look like the signed one.
         if bytes.len() as u64 != resolved.bytes {
             let head = &bytes[..bytes.len().min(HEAD_BYTES)];
             body.looked_at(head, StandIn::of(head, None)).map_err(signed)?;
@@ -63,8 +63,8 @@ impl Client {
             .with("signed_sha256", resolved.sha256.hex()))
     }
 
-    /// Streams a model to `dest`, which must not exist; what is left there afterwards is exactly the signed
-    /// file, 0444.
+    /// Streams a model to `dest`, which must not exist; afterwards `dest` is exactly the signed file, with
+    /// mode 0444.
     ///
     /// Errors: `tampered`, `not_in_repository`, `repository_unreachable`, `disk_full`; `dest` is then gone.
     pub async fn fetch_model(&mut self, resolved: &Resolved, model: &ModelSpec, dest: &Path, progress: &dyn Progress) -> Result<(), Fault> {
@@ -73,10 +73,11 @@ impl Client {
         let (mut body, end) = self.body(&target, model.sha256, model.bytes, &what).await?;
         let failed = |error: &std::io::Error| Fault::io(format!("writing {what} to {}", dest.display()), error);
         let mut file = make::new_file(dest, make::PRIVATE_FILE).map_err(|error| failed(&error))?;
-        // From here on `dest` is ours to take away.
+        // From here on `dest` is ours to delete.
         let unfinished = Unfinished { path: Some(dest) };
         if model.bytes > 0 {
-            // Up front, so that a full disk fails before the download; not every file system can.
+            // Space is reserved first, so that a full disk fails before the download; not every file system
+            // can do that.
             match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, model.bytes) {
                 Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
                 Err(error) => return Err(failed(&error.into())),

@@ -21,9 +21,9 @@ use crate::{
     shelf::durable,
 };
 
-/// File of the pinned root below a remote's folder.
+/// The file of the pinned root, in a remote's folder.
 pub(in crate::shelf) const PINNED: &str = "root.json";
-/// File of the state below a remote's folder.
+/// The file of the state, in a remote's folder.
 pub(in crate::shelf) const STATE: &str = "trust.json";
 
 /// Roles whose last trusted file sets the minimum for the next one, in the order in which they vouch for each
@@ -44,7 +44,7 @@ pub(in crate::shelf) struct TrustState {
 struct Saved {
     /// Root version under which the three roles were verified; 0 before the first refresh.
     verified_with: u64,
-    /// `root_history/N.root.json` after the pinned one, and the [`ROLES`].
+    /// `root_history/N.root.json` of the roots after the pinned one, and the [`ROLES`].
     files: BTreeMap<String, String>,
 }
 
@@ -98,7 +98,8 @@ impl TrustState {
         Ok(state)
     }
 
-    /// Walks the saved chain as a client would, without a clock: an expired file is still a floor.
+    /// Walks the saved chain as a client does, but without a clock: an expired file still sets a minimum
+    /// version.
     fn verify(&self) -> Result<(), (String, String)> {
         let wrong = |file: &str, error: sigstore_tuf::Error| (file.to_owned(), error.to_string());
         let mut trusted = TrustedMetadataSet::from_root(&self.pinned).map_err(|error| wrong(PINNED, error))?;
@@ -144,8 +145,8 @@ impl TrustState {
         Session { files: Mutex::new(self.saved.files.iter().map(|(name, text)| (name.clone(), text.clone().into_bytes())).collect()) }
     }
 
-    /// Takes over what a refresh learned. New roots count even when the rest failed (they are signed by the
-    /// old one); the roles count only all together: `verified_with` is the root's version after success.
+    /// Takes over what a refresh learned. New roots count even if the rest failed, because the old root
+    /// signed them. The roles count only all together: `verified_with` is the root's version after success.
     pub fn absorb(&mut self, session: &Session, verified_with: Option<u64>) -> bool {
         let before = self.saved.clone();
         let own = TrustedMetadataSet::from_root(&self.pinned).map_or(0, |trusted| trusted.root().version);

@@ -78,7 +78,7 @@ impl Remote {
     pub async fn pin(home: &Home, name: &str, url: impl Into<Address>, trust: Trust) -> Result<Pinned, Fault> {
         let folder = folder(home, name)?;
         let transport = Transport::new(url, Patience::default())?;
-        // Whoever has the file is who got a wrong one; bytes of the fingerprint are the repository's.
+        // A wrong root file is the operator's; wrong bytes for a fingerprint are the repository's.
         let (root, blame) = match trust {
             Trust::Root(bytes) => (bytes, Blame::Caller),
             Trust::Fingerprint(hex) => (first_root(name, &transport, &hex).await?, Blame::Repository),
@@ -132,7 +132,7 @@ impl Remote {
     pub async fn open_with(home: &Home, name: &str, url: impl Into<Address>, patience: Patience) -> Result<Client, Fault> {
         let url = url.into();
         let (folder, lock) = (folder(home, name)?, lock_path(home, name));
-        // Without the lock: what is read here is replaced whole.
+        // No lock is needed: the state is replaced whole.
         load_state(&folder, name).await?;
         Ok(Client {
             transport: Arc::new(Transport::new(&url, patience)?),
@@ -155,7 +155,7 @@ impl Remote {
     pub async fn forget(home: &Home, name: &str) -> Result<(), Fault> {
         let folder = folder(home, name)?;
         let _lock = locks::acquire_briefly(&lock_path(home, name), "using the same remote").await?;
-        // In one step: whoever reads it at this moment finds all of it or nothing.
+        // In one step, so that a reader finds all of it or nothing.
         let discard = Staging::new(home, "discard")?;
         match fs::rename(&folder, discard.folder().join("remote")) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Fault::io(format!("removing {}", folder.display()), &error)),
@@ -355,8 +355,8 @@ impl Client {
             .hint(hint!["a publisher that is new has nothing to offer before its first ", act::publish(), "; otherwise tell the repository's maintainer"]));
         }
         if let Some(updater) = &mut self.updater {
-            // The probe lies in the namespace and cannot exist: looking for it loads the role, and checks
-            // again that the top-level role (and not another publisher) is who delegates to it.
+            // The probe is a path in the namespace that cannot exist. Looking for it loads the role, and
+            // checks again that the top-level role (and not another publisher) delegates to it.
             let probed = updater.get_target_info(&resolve::probe(publisher), now).await;
             probed.map_err(|error| tuf::fault(error, &remote, &self.seen, updater.trusted()))?;
         }

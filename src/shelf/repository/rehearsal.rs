@@ -82,7 +82,7 @@ pub async fn rehearse(folder: &Path, over: BTreeMap<String, Vec<u8>>, now: Times
     };
     if look::is_there(&folder.join("timestamp.json"))? {
         let mut before = load(Arc::default())?;
-        // Without a clock: re-signing what has expired is one of the things that a writer is for.
+        // Without a clock: a writer must also be able to re-sign expired metadata.
         if let Err(error) = before.refresh(Timestamp::MIN).await {
             return Err(refused("the repository as it lies there cannot be loaded by any client", error, &before));
         }

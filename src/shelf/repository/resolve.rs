@@ -254,7 +254,7 @@ fn read(role: &Role, path: &str, name: &RecipeName, version: &Version, target: &
     if custom.name != *name || custom.version != *version {
         return Err(invalid(role, format!("target `{path}` says that it is `{}` {}", custom.name, custom.version)));
     }
-    // They are fetched before the manifest, which has these bounds too, can be read.
+    // Models are fetched before the manifest, which has these bounds too, can be read.
     if custom.models.len() > limits::MODELS_MAX {
         return Err(invalid(
             role,
@@ -269,11 +269,11 @@ fn read(role: &Role, path: &str, name: &RecipeName, version: &Version, target: &
     for model in &custom.models {
         names.take(&model.name).map_err(|why| invalid(role, format!("target `{path}`: {why}")))?;
     }
-    // Again through the checking door: serde alone takes any path.
+    // Read again by the function that checks: serde alone accepts any path.
     let index = serde_json::to_value(&custom.files).map_err(|error| invalid(role, error.to_string()))?;
     let index = Index::read(index).map_err(|fault| invalid(role, format!("`files` of target `{path}`: {}", fault.message)))?;
     index.check_distinct().map_err(|fault| invalid(role, format!("`files` of target `{path}`: {}", fault.message)))?;
-    // So that an older Hob, which takes none of these, looks for another version.
+    // So an older Hob, which accepts none of these paths, looks for another version.
     contents::check_wider(index.wider(), &custom.hob)
         .map_err(|fault| invalid(role, format!("`files` of target `{path}`: {}", fault.message)))?;
     let permissions = Permissions::from_words(custom.permissions.iter().map(String::as_str))
@@ -303,7 +303,7 @@ pub(in crate::shelf) fn list(role: &Role, targets: &Targets) -> BTreeMap<RecipeN
     for (path, target) in &targets.targets {
         let Some((recipe, version)) = bundle(role, path) else { continue };
         let Ok(name) = format!("{}/{recipe}", role.publisher).parse::<RecipeName>() else { continue };
-        // A target that contradicts itself is not offered; resolving it says why.
+        // A target that contradicts itself is not offered; resolving it reports why.
         let Ok(resolved) = read(role, path, &name, &version, target) else { continue };
         let entry = listed.entry(name.clone()).or_insert_with(|| Listed {
             name,

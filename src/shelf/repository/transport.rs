@@ -83,7 +83,7 @@ enum Base {
 /// Errors: `usage` for a path that no URL can carry.
 pub fn address(url: &str) -> Result<Address, Fault> {
     if !is_path(url) {
-        // A scheme is one however it is written, and reads so in `hob.toml`.
+        // A scheme may be written in any case; `hob.toml` has it in lower case.
         let plain = url.split_once(':').map(|(scheme, rest)| (scheme.to_ascii_lowercase(), rest));
         return Ok(match plain {
             Some((scheme, rest)) if ["http", "https", "file"].contains(&scheme.as_str()) => Address::new(format!("{scheme}:{rest}")),
@@ -126,7 +126,7 @@ impl Transport {
                 }
                 Ok(Transport { base: Base::Http { client: client(&parsed, patience)?, url: parsed }, patience })
             }
-            // Not by its name: what stands before the first colon may be a user.
+            // The scheme is not named: the text before the first colon may be a user's name.
             _ => Err(wrong("it begins with none of `https:`, `http:` and `file:`")),
         }
     }
@@ -182,7 +182,7 @@ impl Transport {
                     _ => return Err(unreachable(&place, &format!("there is no folder {}", folder.display()))),
                 }
                 let found = folder.join(path);
-                // Asked before opening: opening a pipe would wait for its writer.
+                // Checked before opening: opening a pipe would wait for its writer.
                 match std::fs::metadata(&found) {
                     Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
                     Err(error) => return Err(unread(&place, &error)),
@@ -193,18 +193,18 @@ impl Transport {
                 Ok(Some(Body { source: Source::File(Some(file)), place, stall: self.patience.stall }))
             }
             Base::Http { client, url } => {
-                // Object stores read `+` in a path as a space; written so it is one for all.
+                // Object stores read `+` in a path as a space; every server reads `%2B` alike.
                 let asked = url.join(&path.replace('+', "%2B")).map_err(|error| unreachable(&place, &error.to_string()))?;
                 let mut tries = 1;
                 loop {
                     let response = self.asked(client, url, asked.clone(), path, &place).await?;
                     let status = response.status();
                     match status {
-                        // What a proxy made of it (203) is told by its bytes.
+                        // With 203, a proxy changed the answer; the bytes tell how.
                         StatusCode::OK | StatusCode::NON_AUTHORITATIVE_INFORMATION => {
                             return Ok(Some(Body { source: Source::Http(response), place, stall: self.patience.stall }));
                         }
-                        // Object stores answer 403 for what is not there when listing is forbidden.
+                        // Object stores answer 403 for missing files when listing is forbidden.
                         StatusCode::NOT_FOUND | StatusCode::GONE | StatusCode::FORBIDDEN => return Ok(None),
                         StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
                             if tries < limits::REPOSITORY_TRIES_MAX && Instant::now() + pause(&response) < end =>
@@ -228,9 +228,9 @@ impl Transport {
         }
     }
 
-    /// Sends the request and follows redirects. For a target, a redirect may lead to any host, since the
-    /// signed digest decides what the bytes are worth. For metadata, whose freshness is only the repository's
-    /// own word, a redirect must stay on the repository's host.
+    /// Sends the request and follows redirects. For a target, a redirect may lead to any host, because the
+    /// signed digest decides what the bytes are worth. For metadata, only the repository itself vouches for
+    /// freshness, so a redirect must stay on the repository's host.
     async fn asked(&self, client: &reqwest::Client, base: &Url, mut url: Url, path: &str, place: &str) -> Result<reqwest::Response, Fault> {
         for _ in 0..=limits::REDIRECTS_MAX {
             let sent = timeout(self.patience.stall, client.get(url.clone()).send()).await;
@@ -249,7 +249,7 @@ impl Transport {
                 return Err(unreachable(place, &format!("it redirects to another host, `{to}`, which the operator never named")));
             }
             url = match is_own {
-                // With the user and the password of the remote, and no others.
+                // Only this remote's own user and password are sent.
                 true => {
                     let mut next = next;
                     let _ = next.set_username(base.username());

@@ -1,4 +1,4 @@
-//! What sessions keep, on a real disk: which checkpoint comes back, who has one, what is swept.
+//! Sessions on a real disk: which checkpoint is restored, which process has a session, and what is swept.
 
 use super::*;
 
@@ -70,7 +70,7 @@ fn one_has_it_at_a_time_and_what_was_counted_is_there_for_the_next() {
     session.used(true).unwrap();
     keep(&mut session, "state");
     session.used(true).unwrap();
-    // A half that a killed host leaves.
+    // An unfinished checkpoint, as a killed host leaves it.
     session.piece(&Bytes::from_static(b"half"), false, false).unwrap();
     let [found] = &all(&home)[..] else { panic!("one session") };
     assert!(found.live && found.calls == 2 && found.record.identity == identity("a"), "{found:?}");
@@ -124,7 +124,7 @@ fn a_damaged_record_is_a_lost_session_and_no_new_one() {
         damaged.delete().unwrap();
         assert!(!folder.exists());
     }
-    // Nothing is lost with one that had neither a call nor a checkpoint.
+    // A session with neither a call nor a checkpoint loses nothing.
     let session = made(&home, "a");
     fs::write(session.folder().join(FILE), "{").unwrap();
     drop(session);
@@ -148,7 +148,7 @@ fn a_checkpoint_that_is_no_plain_file_of_its_length_is_not_read() {
     File::create(&newest).unwrap().set_len(1 << 40).unwrap();
     assert_eq!(one(), "one");
     fs::remove_file(&newest).unwrap();
-    // The very bytes, but behind a link.
+    // The same bytes, but behind a link.
     fs::write(session.folder().join("elsewhere"), "two").unwrap();
     std::os::unix::fs::symlink("elsewhere", &newest).unwrap();
     assert_eq!(one(), "one");

@@ -97,7 +97,7 @@ impl Shelf {
         let manifest_path = folder.join("recipe.toml");
         let text = indexed(folder, "recipe.toml", index)?;
         let text = stand_in::text(text).map_err(|wrong| wrong.fault(Code::InvalidManifest, &manifest_path.display().to_string()))?;
-        // Who installed it is not who wrote it.
+        // The user who installed the recipe is not its author.
         let next = hint![
             act::add(&entry.name),
             " installs a version that this Hob takes, if there is one; ",
@@ -166,7 +166,8 @@ impl Shelf {
         }
         let (name, folder) = (&manifest.name, folder::beside(recipe));
         let again = |fault: Fault| fault.hint(hint![act::remove(name), " and ", act::add(name), " fetch it again"]);
-        // Before they are checked: another name changes the file's status, and it would be read again.
+        // The folder is made before the check: another name changes the file's status, and the file would be
+        // read again.
         for wanted in &wanted {
             models::is_there(&wanted.what(name), &wanted.file).map_err(again)?;
         }
@@ -175,8 +176,8 @@ impl Shelf {
             false => match folder::make_at(self.home(), &folder, &named(&wanted)) {
                 Ok(()) => None,
                 Err(fault) if fault.code == Code::DiskFull => return Err(fault),
-                // A home that this user cannot write to, as in an image: one for as long as this process
-                // lives.
+                // This user cannot write to the home, as in an image: the folder lasts as long as this
+                // process.
                 Err(fault) => Some(self.model_folders.of(self.home(), recipe, &named(&wanted)).map_err(|_| fault)?),
             },
         };
@@ -186,7 +187,7 @@ impl Shelf {
         if let Some(wrong) = wrong {
             return Err(again(Fault::new(Code::ShelfAltered, format!("the models of `{name}` in {}: {wrong}", folder.display()))));
         }
-        // Also what was fetched, which is there for the next recipe. It is the same file, so it is read once.
+        // Fetched models are checked too, for the next recipe. It is the same file, so it is read once.
         self.check_models(&wanted, name).map_err(again)?;
         let files = Wanted::in_folder(&wanted, &folder);
         self.check_models(&files, name).map_err(again)?;
@@ -200,7 +201,7 @@ impl Shelf {
     /// Errors: `model_missing`, `invalid_recipe`; `io`, `disk_full` if a folder has to be made.
     fn folder_models(&self, recipe: &Path, manifest: &Manifest, shown: &impl std::fmt::Display) -> Result<Models, Fault> {
         let own = recipe.join("models");
-        // It may be a link to where an author keeps them all.
+        // The folder may be a link to where an author keeps all models.
         let own = own.canonicalize().unwrap_or(own);
         let mut wanted = Vec::new();
         let mut all_own = true;
@@ -208,7 +209,7 @@ impl Shelf {
             let at = own.join(&model.name);
             let lies_there = look::is_there(&at)?;
             let on_shelf = model.from.as_ref().filter(|_| !lies_there);
-            // One of them may be a link into a cache of models.
+            // A model may be a link into a cache of models.
             let file = match on_shelf {
                 Some(_) => models::place(self.home(), model.sha256),
                 None => at.canonicalize().unwrap_or_else(|_| at.clone()),
@@ -310,7 +311,7 @@ impl Shelf {
         }
         let mut environments = Vec::new();
         let writers = Writers::new(self.home.group());
-        // Another shelf object: what this process has checked before is checked again.
+        // Another shelf object checks again what this process has checked before.
         let fresh = Shelf::open(self.home.clone())?;
         for entry in &entries {
             let subject = format!("recipe {} {}", entry.name, entry.version);
@@ -358,7 +359,7 @@ impl<'a> Wanted<'a> {
     }
 }
 
-/// To be called after the check.
+/// Must be called after the check.
 fn models_in(folder: PathBuf, files: Vec<Wanted>, lent: Option<Arc<folder::Lent>>) -> Models {
     let checked = |one: Wanted| ModelFile { name: one.model.name.clone(), path: one.file, digest: one.model.sha256 };
     let held = lent.map(|lent| lent as Arc<dyn std::fmt::Debug + Send + Sync>);

@@ -91,8 +91,8 @@ pub struct LockFile {
     damaged: Vec<DamagedEntry>,
 }
 
-/// An entry that cannot be read. While there is one, the file is not written, because its content would be
-/// lost unnoticed.
+/// An entry that cannot be read. While there is one, the file is not written, because a write would lose that
+/// entry unnoticed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DamagedEntry {
     /// The recipe's name, if it can be determined.
@@ -125,7 +125,7 @@ impl LockFile {
                 .with("line", line)
         };
         let fault = |error: toml::de::Error| wrong(error.span().map(|span| span.start), error.message());
-        // The format first: a newer file would fail on its first new key, and say something misleading.
+        // The format is checked first: a newer file would fail on its first new key, with a misleading fault.
         let format: Format = toml::from_str(text).map_err(fault)?;
         if format.version != FORMAT {
             return Err(Fault::new(

@@ -107,8 +107,8 @@ impl Shelf {
         Err(damaged.map_or_else(|| not_found(name, &lock), |damaged| damaged.fault.clone()))
     }
 
-    /// Checks that a recipe of that name is installed, even if it is damaged. For readers of the recipe's
-    /// traces, who have no shelf.
+    /// Checks that a recipe of that name is installed, even if it is damaged. It is for readers of the
+    /// recipe's traces, which have no shelf.
     ///
     /// Errors: `recipe_not_found`, which lists the installed recipes; `invalid_config`.
     pub fn is_known(home: &Home, name: &RecipeName) -> Result<(), Fault> {
@@ -126,7 +126,7 @@ impl Shelf {
         let pinned = || Ok::<_, Fault>(LockFile::read(&self.home)?.get(&recipe.manifest().name).cloned());
         let Some(entry) = pinned()?.filter(|entry| entry.sha256 == recipe.digest()) else { return Ok(()) };
         match self.index(&entry).and_then(|index| check_folder(recipe.folder(), &index)) {
-            // It went while it was looked at.
+            // The recipe was removed or replaced during the check.
             Err(_) if pinned()?.as_ref() != Some(&entry) => Ok(()),
             looked => looked,
         }
@@ -177,7 +177,7 @@ impl Shelf {
                 let (home, gone) = (self.home.clone(), name.clone());
                 let entry = self.write(progress, move |_| make_room(&home, &gone)).await?;
                 let done = match self.take_off(name, progress).await {
-                    // Somebody else who found it half removed was faster.
+                    // Another process that found it half removed was faster.
                     Err(fault) if fault.code == Code::RecipeNotFound => Ok(entry),
                     done => done,
                 };
@@ -195,7 +195,7 @@ impl Shelf {
     pub async fn finish_removals(&self, progress: &progress::Shared) {
         let home = self.home.clone();
         for name in blocking(move || Ok(all_half_removed(&home))).await.unwrap_or_default() {
-            // It was installed anew since: what is left of the removal is its mark.
+            // The recipe was installed again since: only the mark of the removal is left.
             if !matches!(look::is_there(&self.home.recipes().join(name.publisher()).join(name.name())), Ok(false)) {
                 let _ = files::remove_tree(&half_removed(&self.home, &name));
                 continue;
@@ -214,7 +214,7 @@ impl Shelf {
 
     async fn take_off(&self, name: &RecipeName, progress: &progress::Shared) -> Result<LockEntry, Fault> {
         let (home, name) = (self.home.clone(), name.clone());
-        // Under the lock things are moved there; deleting gigabytes comes after it.
+        // The lock is held only to move things there; deleting gigabytes comes after it.
         let discard = {
             let home = home.clone();
             blocking(move || Staging::new(&home, "discard")).await?
@@ -282,8 +282,7 @@ fn unlist(home: &Home, guard: &WriteGuard, name: &RecipeName) -> Result<LockEntr
     let mut config = Edit::begin(home, guard.config())?;
     let mut lock = LockFile::read(home)?;
     let Some(entry) = lock.remove(name) else { return Err(not_found(name, &lock)) };
-    // First, in a step of its own: a crash must not leave grants for whoever is next to be installed under
-    // that name.
+    // This comes first, as a step of its own: a crash must not leave grants for the next recipe of that name.
     revoked::note(home, name, guard.config())?;
     if config.remove_grants(&name.to_string()) {
         config.write()?;
@@ -308,7 +307,7 @@ fn give_back(home: &Home, entry: &LockEntry, discard: &Path) -> Result<Option<Di
         _ => Ok(()),
     };
     let versions = home.recipes().join(name.publisher()).join(name.name());
-    // Also those of versions before: nothing else knows of them any more.
+    // Also the models of earlier versions: nothing else knows of them any more.
     let had = folder::of_versions(&versions);
     moved(&versions, "recipe")?;
     let is_named = |digest: Digest| lock.entries().iter().any(|other| other.models.iter().any(|other| other.sha256 == digest));
@@ -378,7 +377,7 @@ impl Staged {
             return Err(Fault::new(Code::Internal, format!("the index of `{}` is not the one that its lock entry names", entry.name)));
         }
         check_folder(&folder, index)?;
-        // Whatever can fail for a reason of its own fails here, before anything has moved.
+        // All steps that can fail for reasons of their own come here, before anything has moved.
         let mut config = Edit::begin(&self.home, guard.config())?;
         let mut lock = LockFile::read(&self.home)?;
         let config = match wish {
@@ -398,8 +397,8 @@ impl Staged {
         let moved = self.move_to(&folder, &place, &parent, index)?;
         lock.set(entry.clone());
         if let Err(fault) = lock.write(&self.home) {
-            // Not installed, so what was moved is taken back; what cannot be taken back is rubbish that
-            // nothing names.
+            // The recipe is not installed, so the moved files are taken back; files that cannot be taken back
+            // are rubbish that nothing names.
             match moved {
                 Moved::Kept => {}
                 Moved::Fresh => drop(make_writable(&place).and_then(|()| fs::rename(&place, &folder))),
@@ -428,7 +427,7 @@ impl Staged {
     }
 
     fn move_to(&self, folder: &Path, place: &Path, parent: &Path, index: &Index) -> Result<Moved, Fault> {
-        // The same bytes are there already and perhaps in use: they stay.
+        // The same bytes are there already, perhaps in use: they stay.
         let is_there = look::is_there(place)?;
         if is_there && check_folder(place, index).is_ok() {
             return Ok(Moved::Kept);

@@ -1,5 +1,5 @@
-//! Strangers at the door of `hob serve`, and callers who may not know everything: what they do to others, and
-//! what they are told.
+//! Strangers that connect to `hob serve`, and callers without the token: what they can do to others, and what
+//! they are told.
 
 use std::{
     fs,
@@ -25,7 +25,7 @@ fn token(serving: &Serving) -> String {
     fs::read_to_string(serving.token.as_ref().unwrap()).unwrap()
 }
 
-/// One request over TCP.
+/// Sends one request over TCP.
 #[track_caller]
 fn tcp(serving: &Serving, head: &str, body: &[u8]) -> Answer {
     ask(serving.connect_tcp(), head, body).unwrap_or_else(|| panic!("no answer to {head}"))
@@ -50,7 +50,7 @@ pub fn narrow(rig: &Rig, files: u32, words: &[&str]) -> Serving {
     Serving::started(command)
 }
 
-/// Whether the other side has closed it.
+/// Whether the server has closed the connection.
 fn is_closed(mut stream: &TcpStream) -> bool {
     stream.set_nonblocking(true).unwrap();
     let read = stream.read(&mut [0; 64]);
@@ -61,14 +61,14 @@ fn is_closed(mut stream: &TcpStream) -> bool {
 #[test]
 fn silent_strangers_give_way_to_whoever_says_something() {
     let (rig, _signed) = with_worker();
-    // Of 512 files the two ways in may take half: 95 connections each, 47 of them of strangers, and those who
-    // are just leaving.
+    // Of 512 files the two listeners may use half: 95 connections each, 47 of them for strangers, and those
+    // that are just closing.
     let serving = narrow(&rig, 512, &["--listen", "127.0.0.1:0"]);
     let token = token(&serving);
     let silent: Vec<TcpStream> = (0..300)
         .map(|number| {
             let mut stream = serving.connect_tcp();
-            // Half of them with half a head.
+            // Half of them send half a head.
             if number % 2 == 0 {
                 stream.write_all(b"GET /v1/status HTTP/1.1\r\nhost: x\r\n").unwrap();
             }
@@ -82,7 +82,7 @@ fn silent_strangers_give_way_to_whoever_says_something() {
     for path in ["/livez", "/readyz"] {
         let answer = tcp(&serving, &format!("GET {path}"), b"");
         assert_eq!(answer.status, 200, "{answer:?}");
-        // Nothing else is told without the token, also of paths that look like these.
+        // Without the token nothing else is told, also for paths that resemble these.
         for other in [format!("POST {path}"), format!("GET {path}/"), format!("GET {path}?x=/v1/status")] {
             let status = tcp(&serving, &other, b"").status;
             assert!(status == 401 || (status == 200 && other.contains('?')), "{other}: {status}");
@@ -99,10 +99,10 @@ fn silent_strangers_give_way_to_whoever_says_something() {
 #[test]
 fn a_server_whose_every_connection_is_at_work_says_so_and_can_still_be_looked_at() {
     let (rig, _signed) = with_worker();
-    // 47 connections each way in, and 8 in reserve.
+    // 47 connections for each listener, and 8 in reserve.
     let serving = narrow(&rig, 256, &["--listen", "127.0.0.1:0"]);
     let token = token(&serving);
-    // Callers who show the token and send their body at their leisure.
+    // Callers that show the token and send their body slowly.
     let mut working = Vec::new();
     let refused = loop {
         let mut stream = serving.connect_tcp();
@@ -119,7 +119,7 @@ fn a_server_whose_every_connection_is_at_work_says_so_and_can_still_be_looked_at
     };
     assert_eq!((refused.status, refused.code().as_str()), (429, "overloaded"), "{refused:?}");
     assert!(refused.head.contains("retry-after: 1") && refused.head.contains("connection: close"), "{refused:?}");
-    // Strangers who say nothing take nothing of the reserve from others.
+    // Silent strangers take nothing from the reserve of others.
     let _silent: Vec<TcpStream> = (0..100).map(|_| serving.connect_tcp()).collect();
     for _ in 0..3 {
         assert_eq!(tcp(&serving, "GET /livez", b"").status, 200);
@@ -129,8 +129,8 @@ fn a_server_whose_every_connection_is_at_work_says_so_and_can_still_be_looked_at
         assert_eq!(tcp(&serving, &with(RUN, &token), b"{}").code(), "overloaded");
         rig.hob(&["status"]).well();
     }
-    // Those at work were let be, and those that are done make room. (A busy machine may have heard the first
-    // ones too late.)
+    // The callers at work were left alone, and finished ones make room. (A busy machine may have read the
+    // first ones too late.)
     let answered = working.drain(..64).filter_map(|mut stream| {
         let mut said = String::new();
         stream.write_all(b"}").and_then(|()| stream.read_to_string(&mut said)).ok()?;
@@ -163,7 +163,7 @@ fn an_answer_that_is_given_before_the_request_was_read_arrives() {
             let mut said = Vec::new();
             let read = stream.read_to_end(&mut said);
             let said = String::from_utf8_lossy(&said).into_owned();
-            // The whole answer, and the end of the connection after it.
+            // The answer must be whole, and the connection must end after it.
             if sent.is_err() || read.is_err() || !said.starts_with(&format!("HTTP/1.1 {status} ")) || !said.ends_with('}') {
                 lost.push(format!("TCP {status}: {sent:?} {read:?} {said}"));
             }
@@ -180,7 +180,7 @@ fn an_answer_that_is_given_before_the_request_was_read_arrives() {
         }
     }
     assert_eq!(lost, [""; 0], "{} of 160 lost", lost.len());
-    // Who has not shown the token has one request.
+    // A client without the token has one request per connection.
     let mut stream = serving.connect_tcp();
     let two = b"GET /v1/health HTTP/1.1\r\nhost: x\r\n\r\nGET /v1/health HTTP/1.1\r\nhost: x\r\n\r\n";
     stream.write_all(two).unwrap();
@@ -225,7 +225,7 @@ fn clients_that_keep_knocking_do_not_keep_a_server_from_its_end() {
         status
     });
     assert!(knocks.load(Ordering::SeqCst) > 0, "nobody knocked after the signal");
-    // In order: not by the clock that ends what hangs.
+    // The server ends in order, not by the timer that ends hanging servers.
     assert_eq!(status.expect("it goes on for ever").code(), Some(0));
 }
 
@@ -259,7 +259,7 @@ fn sighup_reads_token_and_settings_anew_and_calls_go_on() {
     let before = fs::read_to_string(&config).unwrap();
     let mut open = serving.connect_tcp();
     open.write_all(&request(&with(RUN, &old), br#"{"do": "sleep", "seconds": 3}"#)).unwrap();
-    // It was let in before the token changed.
+    // The connection was accepted before the token changed.
     let begun = Instant::now();
     while tcp(&serving, &with("GET /v1/status", &old), b"").json()["calls_running"] != 1 {
         assert!(begun.elapsed() < Duration::from_secs(30));
@@ -292,7 +292,7 @@ fn sighup_reads_token_and_settings_anew_and_calls_go_on() {
     while fails()["detail"]["traceback"].is_null() {
         assert!(begun.elapsed() < Duration::from_secs(30), "details were not read anew");
     }
-    // A file that cannot be read is named, and what it said before holds.
+    // A file that cannot be read is reported, and the token read before stays valid.
     let mut after_hangup = |says: &str| {
         signal(serving.child.id(), Signal::HUP);
         let mut told = String::new();
@@ -321,15 +321,15 @@ fn sighup_reads_token_and_settings_anew_and_calls_go_on() {
     assert_eq!(shows(&new), 200, "the old token holds");
     fs::write(&config, &before).unwrap();
     assert_eq!(serving.end(Signal::TERM, 60).code(), Some(0));
-    // No server starts with what is no token, and none overwrites it.
+    // No server starts with a malformed token, and none overwrites it.
     fs::write(&place, "no token").unwrap();
     fs::set_permissions(&place, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     rig.hob(&["serve", "--listen", "127.0.0.1:0"]).refused(Code::KeyInvalid, &["holds no token", "or delete it"]);
     assert_eq!(fs::read_to_string(&place).unwrap(), "no token");
 }
 
-/// Runs a server on a terminal of its own; a hang-up of which the terminal is still there, then one for which
-/// it went.
+/// Runs a server on a terminal of its own: first a hang-up while the terminal exists, then one for which the
+/// terminal is closed.
 const ON_A_TERMINAL: &str = r#"
 import os, pty, signal, sys, time
 folder = sys.argv[1]
@@ -404,7 +404,7 @@ fn over_tcp_a_caller_gets_the_message_and_the_operator_the_rest() {
             assert!(!text.contains(secret), "`{secret}` over TCP: {text}");
         }
     }
-    // The same over the socket of the server's own user.
+    // The same over the socket, for the server's own user.
     let own = serving.ask(RUN, raise).json()["fault"].clone();
     assert!(own["detail"]["traceback"].as_str().unwrap().contains("planted") && own["message"].as_str().unwrap().contains(home), "{own}");
     assert!(serving.ask("GET /v1/logs", b"").body.contains("planted in the log"));

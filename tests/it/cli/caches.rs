@@ -1,5 +1,5 @@
-//! What libraries in pods keep, through the program: the next pod begins with it, and nothing of a caller is
-//! in it.
+//! Caches of libraries in pods, through the program: the next pod begins with the cache, and it contains
+//! nothing of a caller.
 
 use std::{
     fs,
@@ -15,8 +15,8 @@ use super::{
     served::Serving,
 };
 
-/// Keeps files as a JIT compiler does: one as it loads, one for each call, named after what its caller said.
-/// Answers with what it found.
+/// Keeps files as a JIT compiler does: one at load, one for each call, named after the caller's text. Answers
+/// with the files that it found.
 const KEEPER: &str = r#"import os, pathlib
 FOLDER = pathlib.Path(os.environ["XDG_CACHE_HOME"]) / "jit" / "deep"
 def there():
@@ -42,7 +42,7 @@ fn installed(more: &str) -> (Rig, Signed) {
     let (rig, signed) = (Rig::new(), Signed::new());
     let folder = signed.folder.path().join("keeper");
     write_recipe(&folder, "lab/keeper", "0.1.0", KEEPER, &format!("python = \">=3.9\"\n{more}"));
-    // Its case runs in the pod that fills the cache, and is no caller's.
+    // Its case runs in the pod that fills the cache, and belongs to no caller.
     fs::write(folder.join("cases/one/input.json"), br#"{"operation": "run", "input": {"text": "case"}}"#).unwrap();
     fs::write(folder.join("cases/one/output.json"), br#"{"text": "case"}"#).unwrap();
     signed.publish(&folder);
@@ -65,7 +65,7 @@ fn the_next_pod_begins_with_what_loading_and_a_case_kept_and_with_nothing_of_a_c
     let second = rig.hob(&["call", "lab/keeper", "run", r#"{"text": "secret-of-bob"}"#]);
     assert_eq!(found(&serde_json::from_str(second.well()).unwrap()), ["case", "loaded"]);
     assert!(!second.stderr.contains("keeping"), "it is filled once: {second:#?}");
-    // What a pod adds to its copy goes with it.
+    // A pod's additions to its copy are lost with it.
     assert_eq!(found(&call(&rig, "lab/keeper", "third")), ["case", "loaded"]);
     assert!(!holds(&rig.home.join("cache/pods"), "secret"));
     rig.hob(&["remove", "lab/keeper"]).well();
@@ -79,7 +79,7 @@ fn a_servers_pods_fill_it_in_the_background() {
     let ask = |text: &str| serving.ask("POST /v1/recipes/lab/keeper/run", json!({ "text": text }).to_string().as_bytes()).json();
     let first = ask("secret-of-ada");
     assert_eq!(found(&first), [""; 0]);
-    // The pod goes when it is idle, and the next one finds what another kept meanwhile.
+    // The idle pod ends, and the next one finds the cache that another pod filled meanwhile.
     let begun = std::time::Instant::now();
     loop {
         std::thread::sleep(std::time::Duration::from_millis(1500));
@@ -114,13 +114,13 @@ fn a_folders_pod_leaves_its_own_to_the_next_of_the_same_author() {
     assert_eq!(found(&call(&rig, folder, "again")), ["loaded", "mine"]);
 }
 
-/// Whether a file below `folder` has that in its name.
+/// Whether the name of a file below `folder` contains `part`.
 fn holds(folder: &Path, part: &str) -> bool {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries.map(|entry| entry.path()).any(|path| path.to_str().unwrap().contains(part) || (path.is_dir() && holds(&path, part)))
 }
 
-/// Its case says that it begins, and ends when somebody answers.
+/// Its case writes when it begins, and ends when the test answers.
 const WAITER: &str = r#"import os, pathlib, time
 FOLDER = os.environ["WAITS_IN"]
 class Subject:

@@ -1,4 +1,4 @@
-//! `hob call`: what stands on stdout, what is sent in, and what is left when it is interrupted.
+//! `hob call`: its stdout, its inputs, and the traces that an interrupted call leaves.
 
 use std::{
     io::Read,
@@ -56,11 +56,11 @@ fn a_call_prints_one_json_document_on_stdout_and_nothing_else_there() {
         (&whole["output"], &whole["recipe"], &whole["version"], &whole["unsigned"]),
         (&json!({ "length": 5 }), &json!("hob/echo"), &json!("0.1.0"), &json!(false))
     );
-    // From stdin, said with `-` or not at all.
+    // Input from stdin, with `-` or without.
     for words in [&["call", "hob/echo", "echo", "-"][..], &["call", "hob/echo", "echo"]] {
         assert_eq!(rig.hob_reading(words, "{\"text\": \"grüße\"}\n".as_bytes()).json(), json!({ "length": 5 }));
     }
-    // A stream is a document for each chunk and one for the result; without the flag it is the result alone.
+    // A stream is one document for each chunk and one for the result; without the flag, only the result.
     let words = ["call", "hob/echo", "repeat", r#"{"text": "a", "count": 3}"#, "--stream"];
     let lines: Vec<serde_json::Value> = rig.hob(&words).well().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let chunk = |index: u32| json!({ "chunk": { "index": index, "text": "a" } });
@@ -71,7 +71,7 @@ fn a_call_prints_one_json_document_on_stdout_and_nothing_else_there() {
     assert_eq!(rig.hob(&[&words[..4], &["--json"]].concat()).json()["chunks_left"], json!(3));
 }
 
-/// Gives back what came, in the order in which its keys came, as a chunk and as its result.
+/// Returns its input, with the keys in their order, as a chunk and as the result.
 const SAME: &str = "
 class Subject:
     def run(self, input):
@@ -79,7 +79,7 @@ class Subject:
         return input
 ";
 
-/// A folder whose `run` streams, with this schema of its input and output.
+/// A folder whose `run` streams, with this schema for input and output.
 fn same(rig: &Rig, schema: &str) -> String {
     let recipe = rig.recipe("lab/same", SAME, "python = \">=3.9\"");
     let manifest = recipe.join("recipe.toml");
@@ -121,7 +121,7 @@ fn glue_tells_each_chunk_of_its_pod_in_its_own_words() {
     assert_eq!(rig.hob(&["call", &recipe, "run", "0", "--stream"]).well(), "\"end\"");
 }
 
-/// Gives back what came, and which characters it is of.
+/// Returns its input, and the characters of it.
 const SPELT: &str = "
 class Subject:
     def run(self, input):
@@ -156,12 +156,12 @@ fn text_goes_in_and_out_as_it_is_whatever_characters_it_is_of() {
         "\u{ac00}\u{1100}\u{1161}",
         "fi\u{fb01}",
     ];
-    // As a map of serde's has its keys.
+    // In the order in which serde's maps have their keys.
     odd.sort_unstable();
     let given: serde_json::Map<String, serde_json::Value> = odd.iter().map(|text| (text.to_string(), json!(text))).collect();
     let spelt: Vec<Vec<u32>> = odd.iter().map(|text| text.chars().map(u32::from).collect()).collect();
     let wanted = json!({ "same": given, "keys": spelt, "values": spelt });
-    // As raw as JSON has it, and with each character as an escape.
+    // Once with raw characters, as far as JSON allows, and once with each character as an escape.
     let raw = serde_json::to_string(&given).unwrap();
     let escape = |letter: char| match letter.is_ascii_graphic() || letter == ' ' {
         true => letter.to_string(),
@@ -206,7 +206,7 @@ fn what_cannot_be_written_to_standard_output_is_said() {
         let ran = run(command, b"");
         ran.refused(Code::DiskFull, &["writing to standard output"]);
     }
-    // Whoever stops reading has what was wanted.
+    // A reader that stops early has what it wanted.
     let mut command = rig.command(&["show", &recipe]);
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
@@ -214,7 +214,7 @@ fn what_cannot_be_written_to_standard_output_is_said() {
     assert_eq!(run(command, b"").exit, Some(0));
 }
 
-/// Tells how far it is in two ways, and gives a chunk in between.
+/// Reports its progress in two ways, and yields a chunk in between.
 const STEPS: &str = "
 import hob_pod, time
 class Subject:
@@ -246,12 +246,12 @@ fn a_terminal_shows_how_far_a_call_is_and_nothing_of_it_stays() {
         let words = [&["call", &recipe, "run", "{}"], more].concat();
         let ran = rig.hob_on_terminal(&words);
         assert_eq!((ran.exit, ran.stdout.as_str()), (Some(0), stdout), "{ran:#?}");
-        // A spinner, then a bar; what would command the terminal is shown and not obeyed.
+        // A spinner, then a bar; control characters are shown, not sent to the terminal.
         for shown in ["warming\\u{1b}[2Jup", "25 %", "walking: 1 of 4 steps", "75 %", "walking: 3 of 4 steps", "█"] {
             assert!(ran.stderr.contains(shown), "no `{shown}`: {ran:#?}");
         }
         assert!(!ran.stderr.contains("\x1b[2J"), "{ran:#?}");
-        // It is wiped off before the last words.
+        // The bar is erased before the last line.
         let (bars, last) = ran.stderr.rsplit_once("\x1b[2K").unwrap();
         assert!(bars.contains("3 of 4") && !last.contains("walking"), "{ran:#?}");
         assert!(last.contains("unsigned dev mode"), "{ran:#?}");
@@ -266,7 +266,7 @@ fn without_a_terminal_progress_is_lines_and_only_of_a_stream() {
     let ran = rig.hob(&["call", &recipe, "run", "{}", "--stream"]);
     assert_eq!(ran.well().lines().last(), Some("\"there\""));
     let lines: Vec<&str> = ran.stderr.lines().filter(|line| line.starts_with("  walking: ")).collect();
-    // One a second at most: 1.6 seconds have two, the first of which says what it warms.
+    // At most one line per second: 1.6 seconds give two, and the first says what is being warmed.
     assert!(ran.stderr.starts_with("  warming\\u{1b}[2Jup\n") && (1..=3).contains(&lines.len()), "{ran:#?}");
     assert!(lines.iter().all(|line| line.ends_with(" of 4 steps")) && !ran.stderr.contains('\x1b'), "{ran:#?}");
     for words in [&["call", &recipe, "run", "{}"][..], &["call", &recipe, "run", "{}", "--stream", "--quiet"]] {
@@ -286,7 +286,7 @@ fn what_a_pod_prints_never_reaches_stdout() {
     assert_eq!(ran.well(), r#"{"said":[1]}"#);
     assert_eq!(ran.json(), json!({ "said": [1] }));
     assert!(ran.stderr.contains("unsigned dev mode"), "{ran:#?}");
-    // Its author sees it, each line marked as none of Hob's own.
+    // The author sees each line, marked as printed by the pod.
     for line in ["at import", "at load", "in python", "from C", "from a child"] {
         assert!(ran.stderr.contains(&format!("  | {line}\n")), "no `{line}`: {ran:#?}");
     }
@@ -295,7 +295,7 @@ fn what_a_pod_prints_never_reaches_stdout() {
     assert!(rig.hob(&["call", recipe.to_str().unwrap(), "run", "[1]", "--quiet", "--logs"]).stderr.contains("  | in python\n"));
 }
 
-/// Prints what would fool a reader, and floods.
+/// Prints texts that could fool a reader, and floods.
 const TALKER: &str = "
 import sys
 class Subject:
@@ -344,12 +344,12 @@ fn what_a_pod_prints_is_shown_harmless_and_a_flood_of_it_is_cut_and_counted() {
     assert_eq!(ran.well(), "\"there\"");
     let left = ran.stderr.lines().filter(|line| line.contains("lines are")).count();
     assert!(ran.stderr.len() < 9 << 20 && left > 0, "{} bytes, {left}", ran.stderr.len());
-    // No host is left, and what it said is: also that a part of it is in no file.
+    // No host is left; the log still has the pod's lines, and says that some are in no file.
     let past = rig.hob(&["logs", "lab/talker", "--lines", "3000"]);
     assert!(past.stderr.contains("these lines are of the past"), "{past:#?}");
     let mut text = past.well().to_owned();
-    // Where the machine is busy the writer of files falls behind, and the last line of a flood may be among
-    // what it misses: not each time.
+    // On a busy machine the writer of files falls behind, and may miss the last line of a flood; so the test
+    // tries several times.
     for _ in 0..4 {
         if text.contains("the end of {'lines': 5000}") && text.contains("lines before this one are in no file") {
             break;
@@ -383,7 +383,7 @@ fn a_call_in_a_server_is_shown_what_its_pod_prints_for_it_if_it_asks() {
     let ran = rig.hob(&logs);
     assert!(ran.well() == "\"there\"" && ran.stderr.contains("  | the end of {'mine': 1}\n"), "{ran:#?}");
     assert!(!rig.hob(&words).stderr.contains("the end of"));
-    // It may be anything that another caller's input was: over TCP it is refused before any work.
+    // A line may contain another caller's input, so over TCP logs are refused before any work.
     let body = json!({ "recipe": "lab/talker", "operation": "run", "input": {}, "logs": true }).to_string();
     let token = std::fs::read_to_string(serving.token.as_ref().unwrap()).unwrap();
     let head = format!("POST /v1/calls\nauthorization: Bearer {}", token.trim());
@@ -397,7 +397,7 @@ fn an_interrupted_call_ends_with_its_own_exit_code_and_leaves_no_process() {
     for (sent, exit) in [(rustix::process::Signal::INT, Some(9)), (rustix::process::Signal::TERM, None)] {
         let mut child = rig.command(&["call", "hob/echo", "sleep", r#"{"seconds": 600}"#]).spawn().unwrap();
         let begun = Instant::now();
-        // The keeper and the worker: the call is under way.
+        // The call runs once the keeper and the worker exist.
         while processes_of(&rig.home).len() < 2 {
             assert!(begun.elapsed() < Duration::from_secs(20), "no pod");
             std::thread::sleep(Duration::from_millis(20));

@@ -1,4 +1,4 @@
-//! `hob test`: cases that end as they say, and those that do not.
+//! `hob test`: cases that end as expected, and cases that do not.
 
 use std::{fs, path::Path};
 
@@ -42,7 +42,7 @@ fn recipe(folder: &Path) {
     case(folder, "one", r#"{"operation": "run", "input": {"text": "a"}}"#, &[("output.json", r#"{"text": "A"}"#)]);
     case(folder, "fails", r#"{"operation": "run", "input": {}}"#, &[("fault.json", r#"{"code": "no_text"}"#)]);
     case(folder, "counts", r#"{"operation": "count", "input": 3}"#, &[("output.json", "3"), ("chunks.json", "[0, 1, 2]")]);
-    // Each has a session of its own.
+    // Each case has a session of its own.
     case(folder, "keeps", r#"{"operation": "keep", "input": 1}"#, &[("output.json", "[1]")]);
     case(folder, "keeps-again", r#"{"operation": "keep", "input": 2}"#, &[("output.json", "[2]")]);
 }
@@ -88,8 +88,8 @@ fn cases_are_run_as_they_are_and_nothing_is_signed_whose_cases_end_otherwise() {
     assert!(published.json()["tested"] == true && !published.stderr.contains("not run"), "{published:#?}");
 }
 
-/// What a stranger's cases try: to write lines of Hob's, to fall out of the list by their number, to lie
-/// elsewhere, to stop those after them by their name, and to change what is signed while they run.
+/// Misuses by a stranger's cases: they imitate Hob's lines, drop out of the list by their number, lie
+/// elsewhere, stop later cases by their name, and change signed files while they run.
 #[test]
 fn cases_forge_no_line_lose_no_other_and_are_what_is_signed() {
     let (rig, signed) = (Rig::new(), Signed::new());
@@ -107,7 +107,7 @@ fn cases_forge_no_line_lose_no_other_and_are_what_is_signed() {
     for n in 0..12 {
         case(&folder, &format!("f{n:02}"), r#"{"operation": "run", "input": {"text": "a"}}"#, &[("output.json", "{}")]);
     }
-    // No name of a session.
+    // The case's name cannot name a session.
     case(&folder, "zz groß", r#"{"operation": "keep", "input": 1}"#, &[("output.json", "1")]);
     let ran = rig.hob(&["test", "cased"]);
     assert_eq!(ran.exit, Some(i32::from(Code::CaseFailed.exit())), "{ran:#?}");
@@ -122,7 +122,7 @@ fn cases_forge_no_line_lose_no_other_and_are_what_is_signed() {
     assert!(cases[0]["printed"].is_array() && cases[11].get("printed").is_none(), "what was printed did not go first");
     assert_eq!(rig.hob(&["sessions", "--json"]).json().as_array().map(Vec::len), Some(0), "a session is left");
 
-    // Changed while they run.
+    // The case changes the folder while it runs.
     fs::remove_dir_all(folder.join("cases")).unwrap();
     case(&folder, "waits", r#"{"operation": "run", "input": {"wait": true}}"#, &[("output.json", "{}")]);
     let (repository, keys) = (signed.repository.to_str().unwrap(), signed.keys.to_str().unwrap());
@@ -138,7 +138,7 @@ fn cases_forge_no_line_lose_no_other_and_are_what_is_signed() {
     refused.refused(Code::InvalidRecipe, &["changed while its cases ran", "nothing was signed"]);
     assert!(!signed.repository.join("targets/lab/cased").exists(), "something was signed");
 
-    // What is wrong with the folder is told once, and as that.
+    // A mistake in the folder is reported once, as a mistake in the folder.
     case(&folder, "wants", r#"{"operation": "run", "input": {}}"#, &[("fault.json", r#"{"code": "invalid_recipe"}"#)]);
     std::os::unix::fs::symlink("/etc/passwd", folder.join("pod/link")).unwrap();
     rig.hob(&["test", "cased"]).refused(Code::InvalidRecipe, &["pod/link"]);

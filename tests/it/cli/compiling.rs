@@ -1,4 +1,4 @@
-//! Glue that takes much to compile: at the install, in a folder that is called, and for a server that others
+//! Glue that takes much to compile: at install, in a folder that is called, and under a server that others
 //! call.
 
 use std::{
@@ -23,7 +23,7 @@ use crate::support::is_running;
 
 const ECHO: &str = include_str!("../../guests/echo.wat");
 
-/// A recipe that is glue alone: its module is the echo's, with more functions.
+/// A recipe with only glue: its module is the echo's, with more functions.
 fn recipe(folder: &Path, name: &str, more: &str) -> PathBuf {
     let folder = folder.join(name.replace('/', "-"));
     let manifest = format!(
@@ -51,7 +51,7 @@ fn functions(count: usize) -> String {
     "(func (param i32) (result i32) local.get 0 i32.const 1 i32.add)\n".repeat(count)
 }
 
-/// With so much of a resource, as a shell sets it; what it starts has no more.
+/// Runs a command with a resource limit, as a shell sets it; its children have the same limit.
 fn within(rig: &Rig, limit: &str, words: &[&str]) -> Command {
     let plain = rig.command(words);
     let mut command = Command::new("sh");
@@ -77,7 +77,7 @@ fn compilers(rig: &Rig) -> Vec<u32> {
     all.filter(is_one).filter(|pid| is_running(*pid)).collect()
 }
 
-/// Nothing is left of compiling: no process, and no folder that it was done in.
+/// Asserts that compiling left nothing: no process and no folder.
 #[track_caller]
 fn nothing_is_left(rig: &Rig) {
     assert_eq!(compilers(rig), [0; 0]);
@@ -86,14 +86,14 @@ fn nothing_is_left(rig: &Rig) {
     assert_eq!(left.len(), 0, "{left:?}");
 }
 
-/// The most memory that a process ever had, in bytes.
+/// The peak memory of a process, in bytes.
 pub fn most_memory(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.split_whitespace().next().unwrap().parse::<u64>().unwrap() << 10
 }
 
-/// The component has a good beginning, and is none.
+/// Begins like a component, and is none.
 const HALF: &[u8] = b"\0asm\x0d\0\x01\0 and no more";
 
 #[tokio::test]
@@ -119,13 +119,13 @@ async fn a_file_that_is_no_glue_is_refused_before_it_is_published_as_a_call_refu
         }
         assert!(fs::read_dir(rig.folder.path()).unwrap().all(|entry| entry.unwrap().path().extension().is_none_or(|end| end != "hob")));
         assert!(!signed.repository.join(format!("targets/lab/{name}")).exists());
-        // Somebody may publish it all the same.
+        // A publisher may publish it all the same.
         signed.publish_unchecked(&folder).await;
         rig.hob(&["add", &format!("lab/{name}")]).refused(Code::GlueIncompatible, &[says]);
     }
     rig.assert_empty();
     nothing_is_left(&rig);
-    // It was the glue alone.
+    // Only the glue was at fault.
     let folder = recipe(signed.folder.path(), "lab/good", "");
     rig.hob(&["pack", folder.to_str().unwrap()]).well();
 }
@@ -136,10 +136,10 @@ async fn glue_that_takes_too_much_to_compile_ends_with_its_compiler_and_is_not_i
     rig.trust(&signed.url(), &signed.repository);
     let many = recipe(signed.folder.path(), "lab/many", &functions(100_000));
     let branched = recipe(signed.folder.path(), "lab/branched", &branches(60_000));
-    // Of memory 100 MB, of processor time some seconds: less than Hob's own bounds, so that the test is
+    // 100 MB of memory, a few seconds of processor time: less than Hob's own limits, so that the test is
     // short.
     for (folder, name, limit, says) in [(&many, "lab/many", "-d 100000", "memory"), (&branched, "lab/branched", "-t 3", "processor time")] {
-        // No author would wait for it, and none has to.
+        // Published without the author's checks, which would take long.
         signed.publish_unchecked(folder).await;
         for words in [&["add", name][..], &["call", folder.to_str().unwrap(), "run", "{}"]] {
             let ran = run(within(&rig, limit, words), b"");
@@ -148,7 +148,7 @@ async fn glue_that_takes_too_much_to_compile_ends_with_its_compiler_and_is_not_i
         }
     }
     rig.assert_empty();
-    // It was not the shelf, nor the machine: with Hob's own bounds the same is installed, and called.
+    // Neither shelf nor machine was at fault: with Hob's own limits the same recipe is installed, and called.
     rig.hob(&["add", "lab/many"]).well();
     assert_eq!(rig.hob(&["call", "lab/many", "run", "[7]"]).well(), "[7]");
     nothing_is_left(&rig);
@@ -166,24 +166,24 @@ fn a_server_does_not_grow_with_glue_that_is_compiled_for_it() {
     let call = |name: &str, deadline: &str| rig.hob(&["call", name, "run", "[7]", "--deadline", deadline]);
     assert_eq!(call("lab/small", "60s").well(), "[7]");
     let before = most_memory(server.child.id());
-    // Somebody emptied the cache: the server has it all compiled again.
+    // The cache was emptied: the server has everything compiled again.
     let modules = rig.home.join("cache/wasmtime/modules");
     empty(&modules);
-    // The first call is over before its glue is compiled, which goes on: the next one waits for what is left
-    // of it.
+    // The first call ends before its glue is compiled. The compilation continues, and the next call waits
+    // only for the rest of it.
     call("lab/branched", "100ms").refused(Code::Deadline, &["100 ms"]);
     for name in ["lab/branched", "lab/many"] {
         assert_eq!(call(name, "60s").well(), "[7]");
     }
     assert!(modules.is_dir(), "it was the server that had it compiled");
-    // The kernel counts a little apart from what it says: nothing grown may be a little less than before.
+    // The kernel's counters are slightly out of step: the growth may come out slightly negative.
     let grown = most_memory(server.child.id()).saturating_sub(before);
-    // Machine code of 21 MB is unpacked and put where it runs; compiling it took ten times that, and more.
+    // 21 MB of machine code are unpacked and mapped; compiling them took more than ten times as much memory.
     assert!(grown < 128 << 20, "the server grew by {grown} bytes");
     nothing_is_left(&rig);
 }
 
-/// Takes a cache away, into which its reader may write a little after it has answered.
+/// Deletes a cache; its user may write to it shortly after an answer.
 fn empty(cache: &Path) {
     let end = Instant::now() + Duration::from_secs(10);
     while let Err(error) = fs::remove_dir_all(cache) {
@@ -213,7 +213,7 @@ async fn an_app_without_a_hob_program_runs_what_is_installed_and_is_told_how_to_
     assert_eq!(call().await.unwrap().output.text(), "[7]");
     host.shutdown().await;
 
-    // Somebody emptied the cache.
+    // The cache was emptied.
     empty(&rig.home.join("cache/wasmtime"));
     let host = Host::open(Config::new(Home::at(&rig.home)).with_hob("/nowhere/hob")).await.unwrap();
     let fault = host.call(Call::new("lab/small", "run", json!([7])).unwrap()).await.unwrap_err();
@@ -233,7 +233,7 @@ fn a_hob_does_not_compile_for_another_version_and_needs_a_host() {
     let ran = rig.hob(&["compile-glue", "9.9.9", "whole", into]);
     assert_eq!(ran.well(), format!(r#"{{"other_version":"{}"}}"#, env!("CARGO_PKG_VERSION")));
     let version = env!("CARGO_PKG_VERSION");
-    // Nobody sends a component, or one of another length than was said.
+    // The compiler sends no component, or one of another length than announced.
     for sent in [&b""[..], &[255; 8], b"\0\0\0\0\0\0\0\x09short"] {
         let ran = rig.hob_reading(&["compile-glue", version, "bounded", into], sent);
         assert!(ran.well().contains("reading the component"), "{ran:?}");

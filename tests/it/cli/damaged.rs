@@ -1,5 +1,5 @@
-//! One installed recipe is damaged, in each way: whoever calls another one, by name or by what it provides,
-//! hears nothing of it.
+//! One installed recipe is damaged, in each possible way: callers of other recipes, by name or by capability,
+//! notice nothing.
 
 use std::{
     fs,
@@ -17,7 +17,7 @@ use super::{
 
 const ECHO: &str = "class Subject:\n    def run(self, input):\n        return input\n";
 
-/// Where the files of an installed recipe lie, and their index.
+/// The folder of an installed recipe, and the path of its index.
 pub fn installed_at(rig: &Rig, name: &str) -> (PathBuf, PathBuf) {
     let versions = fs::read_dir(rig.home.join("data/recipes").join(name)).unwrap().map(|entry| entry.unwrap().path());
     let folder = versions.into_iter().find(|path| path.join("recipe.toml").is_file()).unwrap();
@@ -26,7 +26,7 @@ pub fn installed_at(rig: &Rig, name: &str) -> (PathBuf, PathBuf) {
     (folder, index)
 }
 
-/// Writes into what is read-only.
+/// Overwrites a read-only file.
 pub fn overwrite(path: &Path, bytes: &[u8]) {
     let folder = path.parent().unwrap();
     fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
@@ -34,8 +34,8 @@ pub fn overwrite(path: &Path, bytes: &[u8]) {
     fs::write(path, bytes).unwrap();
 }
 
-/// Makes `text` the manifest of an installed recipe, as if it had been signed and installed so: by an older
-/// Hob, which checked less.
+/// Makes `text` the manifest of an installed recipe, as if an older Hob, which checked less, had installed
+/// it.
 pub fn installed_with(rig: &Rig, name: &str, text: &str) {
     let (folder, index) = installed_at(rig, name);
     overwrite(&folder.join("recipe.toml"), text.as_bytes());
@@ -51,7 +51,7 @@ pub fn installed_with(rig: &Rig, name: &str, text: &str) {
     fs::write(&lock, found.replace(&Digest::of(&old).hex(), &Digest::of(&new).hex())).unwrap();
 }
 
-/// `lab/well` provides `thing@1`, `lab/ill` another: both installed.
+/// Installs `lab/well`, which provides `thing@1`, and `lab/ill`, which provides another capability.
 fn two() -> (Rig, Signed) {
     let (rig, signed) = (Rig::new(), Signed::new());
     for (name, more) in [("lab/well", ""), ("lab/ill", "[glue]\nworld = \"0.1\"\n")] {
@@ -99,7 +99,8 @@ fn a_damaged_recipe_is_no_matter_of_whoever_calls_another_one() {
         for word in ["thing@1", "lab/well"] {
             assert_eq!(rig.hob(&["call", word, "run", r#"{"text":"a"}"#]).json(), json!({ "text": "a" }), "{what}: {word}");
         }
-        // The fault is that recipe's, by name; so it is by what it provides as long as it can still say so.
+        // By name, the fault is that recipe's. By capability too, as long as its manifest can still be read
+        // for that.
         let by_name = rig.hob(&["call", "lab/ill", "run", "{}"]);
         assert!(by_name.stderr.contains(&format!("error[{code}]")) && by_name.stderr.contains("hint"), "{what}: {by_name:#?}");
         let by_capability = rig.hob(&["call", "other@1", "run", "{}"]);
@@ -138,7 +139,7 @@ fn an_entry_of_the_lock_that_cannot_be_read_is_no_matter_of_the_others() {
     assert!(ill.stderr.contains("error[invalid_config]") && ill.stderr.contains("`lab/ill`"), "{ill:#?}");
     let verified = rig.hob(&["verify"]);
     assert!(verified.exit != Some(0) && format!("{}{}", verified.stdout, verified.stderr).contains("lab/ill"), "{verified:#?}");
-    // Nothing writes over what cannot be read.
+    // An unreadable file is never overwritten.
     let removed = rig.hob(&["remove", "lab/well"]);
     assert!(removed.stderr.contains("error[invalid_config]"), "{removed:#?}");
     assert_eq!(fs::read_to_string(&lock).unwrap(), damaged);

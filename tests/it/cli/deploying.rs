@@ -1,5 +1,5 @@
-//! What `packaging/` has for those who run `hob serve`: a unit, a profile of system calls, the files of an
-//! image; and what a service manager is told.
+//! The files in `packaging/` for operators of `hob serve`: a unit, a profile of system calls, the files of an
+//! image; and the messages for a service manager.
 
 use std::{
     fs,
@@ -38,7 +38,7 @@ fn the_unit_is_one_that_systemd_takes_and_has_nothing_that_takes_a_pods_walls() 
     for word in words.iter().chain(&["SystemCallFilter="]) {
         assert!(!unit.lines().any(|line| line.starts_with(word)), "{word}");
     }
-    // What it runs is a command of the program.
+    // The unit runs a command that the program has.
     let start = unit.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/local/bin/hob ")).unwrap();
     let rig = Rig::new();
     let help: Vec<&str> = start.split(' ').take(1).chain(["--help"]).collect();
@@ -55,8 +55,8 @@ fn the_unit_is_one_that_systemd_takes_and_has_nothing_that_takes_a_pods_walls() 
     assert!(verified.status.success() && !said.contains("hob.service:"), "{said}");
 }
 
-/// `hob doctor` as an ordinary user without capabilities, under the profile of the container, perhaps with
-/// some calls forbidden besides.
+/// Runs `hob doctor` as an ordinary user without capabilities, under the container's profile, perhaps with
+/// further calls forbidden.
 fn under_the_profile(folder: &Path, python: &Path, forbidden: &[&str]) -> Ran {
     let mut command = Command::new("setpriv");
     command.args(["--reuid", OTHER, "--regid", OTHER, "--clear-groups", "--bounding-set", "-all", "--no-new-privs", "--"]).arg(python);
@@ -108,7 +108,7 @@ fn the_image_is_built_of_files_that_are_there_and_of_all_that_the_program_takes_
         assert!(project(path).exists(), "{path}");
     }
     let is_kept = |path: &str| kept.iter().any(|kept| path == kept || path.starts_with(&format!("{kept}/")));
-    // What the manifest names, and what sources take in from beside them.
+    // The files that the manifest names, and those that sources include.
     let manifest = read("Cargo.toml");
     let named = manifest.lines().filter_map(|line| line.trim().strip_prefix("path = \"")?.strip_suffix('"'));
     let missing: Vec<&str> = named.filter(|path| !is_kept(path)).collect();
@@ -148,7 +148,7 @@ fn a_service_manager_is_told_when_a_server_answers_reads_anew_and_ends() {
     let mut command = rig.command(&["serve"]);
     let mut child = command.env("NOTIFY_SOCKET", &at).spawn().unwrap();
     assert_eq!(told(), "READY=1\n");
-    // Not before it answers.
+    // It is not ready before it answers.
     assert!(std::os::unix::net::UnixStream::connect(rig.home.join("state/serve/socket")).is_ok());
     signal(child.id(), Signal::HUP);
     let anew = told();
@@ -159,7 +159,7 @@ fn a_service_manager_is_told_when_a_server_answers_reads_anew_and_ends() {
     signal(child.id(), Signal::TERM);
     assert_eq!(told(), "STOPPING=1\n");
     assert!(child.wait().unwrap().success());
-    // One that is not there is said, and holds nothing up.
+    // A missing socket is reported, and delays nothing.
     let mut command = rig.command(&["serve"]);
     let mut child = command.env("NOTIFY_SOCKET", "@hob-test-nobody").spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();

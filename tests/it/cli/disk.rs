@@ -1,6 +1,7 @@
 //! A disk that fills up during `hob add`.
 //!
-//! Needs a file system whose size it can choose; where one cannot be mounted it says so and does nothing.
+//! The test needs a file system whose size it can choose. If none can be mounted, it prints that and does
+//! nothing.
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
@@ -8,10 +9,10 @@ use hob::model::Code;
 
 use super::rig::{Rig, Signed};
 
-/// Small, so that the disk fills up in every part of an install and not always in this one.
+/// Small, so that the disk fills up in every part of an install, not always in this one.
 const MODEL_BYTES: usize = 20_000;
 
-/// Sizes that are tried, from no room at all to nearly enough.
+/// The number of tried sizes, from no room at all to nearly enough.
 const STEPS: u64 = 14;
 
 /// Enough for anything.
@@ -32,7 +33,7 @@ impl<'a> Disk<'a> {
         assert!(resized.success());
     }
 
-    /// Bytes in use, and bytes free.
+    /// Bytes in use, and free bytes.
     fn space(&self) -> (u64, u64) {
         let space = rustix::fs::statvfs(self.0).unwrap();
         ((space.f_blocks - space.f_bfree) * space.f_frsize, space.f_bavail * space.f_frsize)
@@ -56,7 +57,7 @@ fn a_disk_that_fills_up_during_an_install_is_named_and_the_shelf_is_as_before() 
     signed.publish_tiny("0.1.0", MODEL_BYTES);
     rig.trust(&signed.url(), &signed.repository);
     rig.hob(&["add", "lab/plain"]).well();
-    // Once with room, so that caches are warm and the size of an install is known.
+    // First with enough room, so that caches are warm and the size of an install is known.
     let install = || rig.hob(&["add", "lab/tiny"]);
     install().well();
     let (full, _) = disk.space();
@@ -75,7 +76,7 @@ fn a_disk_that_fills_up_during_an_install_is_named_and_the_shelf_is_as_before() 
         let ran = install();
         ran.refused(Code::DiskFull, &[]);
         assert_eq!(ran.exit, Some(8));
-        // What was being done, without the names that differ each time.
+        // The failed step, without the names that differ each time.
         let message = ran.stderr.lines().find_map(|line| line.strip_prefix("error[disk_full]: ")).unwrap();
         messages.insert(message.split(['/', ':']).next().unwrap().to_owned());
         assert_eq!(rig.installed(), ["lab/plain 0.1.0"]);
@@ -116,13 +117,13 @@ fn a_recipe_is_removed_from_a_disk_that_is_full() {
     let (_, free) = disk.space();
     assert!(free > MODEL_BYTES as u64, "{free} bytes came back");
     assert!(!rig.home.join("data/recipes/lab/.removed-tiny").exists());
-    // Another, in whose place nothing else is freed before.
+    // Another recipe, for which nothing is freed before.
     fs::remove_dir_all(rig.home.join("data/recipes/lab/plain")).unwrap();
     rig.hob(&["remove", "lab/plain"]).well();
     assert!(rig.installed().is_empty());
 }
 
-/// As a removal on a full disk leaves it that is killed: the folder has its other name, and some of it is
+/// The state that a killed removal on a full disk leaves: the folder has its other name, and some of it is
 /// gone.
 #[test]
 fn a_removal_that_was_killed_half_way_is_finished_by_whatever_comes_next() {
@@ -146,7 +147,7 @@ fn a_removal_that_was_killed_half_way_is_finished_by_whatever_comes_next() {
         rig.hob(&["call", "lab/plain", "run", "1"]).refused(Code::RecipeNotFound, &["lab/plain"]);
         assert_eq!(rig.hob(&["call", "lab/other", "run", "1"]).well(), "1");
     }
-    // One that was installed anew meanwhile stays, though its mark could not be taken away then.
+    // A recipe that was installed again meanwhile stays, although its mark could not be deleted at that time.
     rig.hob(&["add", "lab/plain"]).well();
     fs::create_dir(&half).unwrap();
     rig.hob(&["verify"]).well();

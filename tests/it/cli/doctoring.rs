@@ -1,7 +1,6 @@
-//! `hob doctor`, and what `hob pods` and `hob status` say of how pods are confined and came to be.
+//! `hob doctor`, and the lines of `hob pods` and `hob status` about how pods are confined and were started.
 //!
-//! Apart from `serving.rs`, because here a machine lacks something, by the variable that takes layers of the
-//! sandbox for unavailable.
+//! The machines here lack something: HOB_SANDBOX_WITHOUT makes layers of the sandbox unavailable.
 
 use std::time::{Duration, Instant};
 
@@ -23,7 +22,7 @@ fn doctor(rig: &Rig, words: &[&str], variables: &[(&str, &str)]) -> Ran {
     super::rig::run(command, b"")
 }
 
-/// Its report as JSON, whether it is the document itself or in the fault.
+/// The report as JSON, whether it is the document itself or part of the fault.
 #[track_caller]
 fn examined(rig: &Rig, variables: &[(&str, &str)]) -> (Option<i32>, Value) {
     let ran = doctor(rig, &["--json"], variables);
@@ -36,7 +35,7 @@ fn names(list: &Value) -> Vec<&str> {
     list.as_array().unwrap().iter().map(|entry| entry["name"].as_str().or(entry.as_str()).unwrap()).collect()
 }
 
-/// Nothing of what it started or made is there any more.
+/// Asserts that the doctor left nothing that it started or made.
 #[track_caller]
 fn nothing_left(rig: &Rig) {
     assert_eq!(processes_below(rig.folder.path()), [0; 0]);
@@ -72,7 +71,7 @@ fn without_a_layer_the_doctor_says_which_and_what_to_do_and_pods_do_not_start() 
         for other in report["trial"]["layers"].as_array().unwrap() {
             assert_eq!(other["why"].is_null(), other["name"] != layer, "{report}");
         }
-        // What that layer denies was not tried; all else is denied still.
+        // Acts that only that layer denies were not tried; all others are still denied.
         let (acts, untried) = (report["trial"]["acts"].as_array().unwrap(), names(&report["trial"]["untried"]));
         assert!(!untried.is_empty() && acts.len() >= 5 && acts.iter().all(|act| act["wrong"].is_null()), "{report}");
         assert!(acts.iter().all(|act| !untried.contains(&act["name"].as_str().unwrap())));
@@ -87,7 +86,7 @@ fn without_a_layer_the_doctor_says_which_and_what_to_do_and_pods_do_not_start() 
             assert!(text.stderr.contains(part), "{part}: {text:#?}");
         }
         assert!(text.stdout.contains(&format!("{layer}: taken for unavailable")), "{text:#?}");
-        // As the pods have it.
+        // A pod is refused for the same layer.
         let mut call = rig.command(&["call", "lab/worker", "run", "{}"]);
         call.env(WITHOUT, layer);
         super::rig::run(call, b"").refused(Code::SandboxUnavailable, &[&format!("{layer}: made unavailable")]);
@@ -116,7 +115,7 @@ fn without_an_interpreter_nothing_is_tried_and_that_is_said() {
     let (exit, report) = examined(&rig, &[("HOB_PYTHON", "/bin/false")]);
     assert_eq!((exit, &report["trial"], &report["confined"]), (Some(8), &Value::Null, &json!(false)), "{report}");
     assert!(report["verdict"].as_str().unwrap().contains("/bin/false") && report["next"][0].as_str().unwrap().contains("HOB_PYTHON"));
-    // One that answers as Python does, and then is none.
+    // A program that answers like Python, and is none.
     let liar = rig.folder.path().join("liar");
     let answer = r#"{"executable": "LIAR", "version": [3, 11, 0, "final", 0], "build": "x", "platform": "x"}"#;
     let answer = answer.replace("LIAR", liar.to_str().unwrap());
@@ -168,7 +167,7 @@ fn status_and_doctor_show_the_zygotes_of_the_server_and_pods_show_what_was_forke
     let (_, report) = examined(&rig, &[]);
     assert_eq!((&report["serving"][0]["recipe"], &report["serving"][0]["state"]), (&json!("lab/forked"), &json!("ready")), "{report}");
     assert!(doctor(&rig, &[], &[]).well().contains("lab/forked  ready"));
-    // Its one pod goes; the next is forked.
+    // Its only pod is killed; the next one is forked.
     signal(first[0]["pid"].as_u64().unwrap() as u32, Signal::KILL);
     while !rig.hob(&["pods"]).well().contains(" forked ") {
         assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", rig.hob(&["pods"]));

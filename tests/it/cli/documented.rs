@@ -1,4 +1,4 @@
-//! What docs/cli.md says is what the program does.
+//! Checks docs/cli.md against the program.
 
 use std::collections::BTreeSet;
 
@@ -28,10 +28,10 @@ fn the_table_of_faults_in_the_documentation_is_the_table_of_the_code() {
         .collect();
     assert_eq!(documented, wanted);
     assert!(rows.iter().all(|row| row.len() == 5 && row[4].len() > 10), "each says what it means");
-    // Each exit code is explained, in the page and in `hob --help`.
+    // Each exit code is explained in the page and in `hob --help`.
     let exits: BTreeSet<u8> = Code::all().map(Code::exit).collect();
     let help = Rig::new().hob(&["--help"]);
-    // clap breaks lines where the terminal ends.
+    // clap breaks lines at the terminal's width.
     let help = help.well().split_whitespace().collect::<Vec<_>>().join(" ");
     for exit in exits {
         assert!(PAGE.contains(&format!("- `{exit}` ")), "exit code {exit} is not in the list");
@@ -44,7 +44,7 @@ fn every_command_is_documented_and_every_documented_command_exists() {
     let commands = |words: &[&str]| -> BTreeSet<String> {
         let ran = Rig::new().hob(&[words, &["--help"]].concat());
         let lines = ran.well().lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
-        // A command stands two columns in; the rest of a long summary stands further.
+        // A command is indented by two columns; the rest of a long summary is indented further.
         let names =
             lines.filter(|line| line.starts_with("  ") && !line.starts_with("   ")).filter_map(|line| line.split_whitespace().next());
         names.filter(|name| *name != "help").map(|name| [words, &[name]].concat().join(" ")).collect()

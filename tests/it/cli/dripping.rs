@@ -1,7 +1,7 @@
-//! A publisher's server that takes for ever, and what its operator does meanwhile.
+//! A publisher's server that never finishes an answer, and what its operator can do meanwhile.
 //!
-//! The server sends a part and then holds the line; nothing here is timed. What counts is that the others
-//! ended before the slow one did.
+//! The server sends a part and then keeps the connection open; no time is measured. The tests check that
+//! other commands end before the slow one.
 
 use std::{fs, path::Path, process::Child};
 
@@ -13,13 +13,13 @@ use crate::models::{
     server::{Gate, Reply, Server, Then},
 };
 
-/// Cargo sets it for every test, and what a test starts has it too.
+/// Cargo sets this variable for every test and its children.
 const VARIABLE: &str = "CARGO_PKG_NAME";
 
 const POD: &str = "import os\nclass Subject:\n    def run(self, input):\n        return os.environ.get(\"CARGO_PKG_NAME\")\n";
 
-/// A home with an honest remote `main` that has publisher `lab`, and one whose server is slow where it is
-/// told to be, with publisher `acme`.
+/// A home with an honest remote `main`, which has the publisher `lab`, and a remote with the publisher
+/// `acme`, whose server is slow on demand.
 struct Scene {
     rig: Rig,
     near: Signed,
@@ -42,7 +42,7 @@ impl Scene {
         Scene { rig, near, far, server }
     }
 
-    /// From now on the server sends one byte of paths that end so, and then waits for the gate.
+    /// From now on the server sends one byte of paths with this ending, and then waits for the gate.
     fn drip(&self, end: &'static str) -> Gate {
         let (gate, folder) = (Gate::default(), self.far.repository.clone());
         let held = gate.clone();
@@ -53,12 +53,12 @@ impl Scene {
         gate
     }
 
-    /// How many requests for such a path hang.
+    /// The number of hanging requests for such a path.
     fn hanging(&self, end: &str) -> usize {
         self.server.seen().iter().filter(|seen| seen.path.ends_with(end) && seen.sent() == 1).count()
     }
 
-    /// Starts an install, which hangs at such a path.
+    /// Starts an install, which hangs at a path with this ending.
     fn hang(&self, words: &[&str], end: &str) -> Child {
         let before = self.hanging(end);
         let child = self.rig.command(words).spawn().unwrap();
@@ -139,14 +139,15 @@ fn what_is_taken_back_during_an_install_is_not_given_by_it() {
     for words in [&["revoke", "acme/asker", "--all"][..], &["revoke", "acme/asker", "env=CARGO_PKG_NAME"]] {
         let gate = scene.drip(".hob");
         let slow = scene.hang(&["add", "acme/asker", "--grant"], ".hob");
-        // By name: what it was not given yet cannot be taken back, and whoever said so is heard all the same.
+        // Revoking by name fails, because nothing was given yet; the install heeds the revocation all the
+        // same.
         rig.hob(words);
         gate.open();
         ended(slow).refused(Code::ConsentRequired, &["taken back while 0.1.0", "nothing was installed"]);
         assert!(!scene.installed("acme/asker"));
         assert!(!fs::read_to_string(rig.home.join("hob.toml")).unwrap().contains("grants"));
     }
-    // An update that asks for nothing new goes on, and has what is left.
+    // An update that asks for nothing new succeeds, and has the remaining grants.
     rig.hob(&["add", "acme/asker", "--grant"]).well();
     assert_eq!(rig.hob(&["call", "acme/asker", "run", "{}"]).well(), "\"hob\"");
     asker(&scene.far, "acme/asker", "0.2.0");
@@ -171,7 +172,7 @@ fn what_is_removed_during_an_install_stays_removed() {
     gate.open();
     ended(slow).refused(Code::RecipeNotFound, &["was removed while 0.2.0"]);
     assert!(!scene.installed("acme/asker"));
-    // And a remote, at whatever it was.
+    // Likewise a remote that is removed during either request.
     for end in ["/timestamp.json", ".hob"] {
         let gate = scene.drip(end);
         let slow = scene.hang(&["add", "acme/asker", "--no-grant"], end);

@@ -1,6 +1,5 @@
-//! A process that may have only so many descriptors or processes: a fault of the machine that names the
-//! limit, at whatever step it is met, never a panic and never advice to weaken the sandbox; and the next call
-//! goes.
+//! A process with few descriptors or processes left: a fault of the machine that names the limit, at every
+//! step, never a panic and never advice to weaken the sandbox; the next call succeeds.
 
 use std::{
     fs,
@@ -11,11 +10,11 @@ use std::{
 use super::rig::{Ran, Rig, run};
 use crate::sandbox::ordinary;
 
-/// A user of this test alone: the limit counts all processes of one.
+/// A user of this test alone, because the limit counts all processes of a user.
 const OTHER: u32 = 61_790;
 const ECHO: &str = "class Subject:\n    def run(self, input):\n        return input\n";
 
-/// Whether it went; what else it was is the machine's.
+/// Whether the run succeeded; any failure must be the machine's fault.
 #[track_caller]
 fn went(ran: &Ran, limit: &str) -> bool {
     assert!(!ran.stderr.contains("panicked"), "{limit}: {ran:#?}");
@@ -70,12 +69,12 @@ fn too_few_processes_are_named_at_whatever_step_they_are_missed() {
     let mut call = Command::new(&program);
     call.args(["call", folder.to_str().unwrap(), "run", "{}"]);
     call.env("HOB_HOME", &home).env("HOB_PYTHON", python).env("HOME", &home);
-    // Another test's child, born meanwhile, may hold it open to write.
+    // A child of another test, started meanwhile, may have the file open for writing.
     while Command::new(&program).arg("--version").output().is_err() {}
     let user = OTHER.to_string();
     let (mut failed, mut well) = (0, 0);
     for count in (1..12).chain([20, 40]) {
-        // The limit is the user's: so it is set by one who may still become that user.
+        // The limit applies to the user, so it is set by a process that may still become that user.
         let mut command = limited(&format!("-u {count}"), &call);
         let words: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
         let mut as_other = Command::new("setpriv");

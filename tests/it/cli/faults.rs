@@ -1,4 +1,4 @@
-//! Bad input in every place where the program takes some: one clear fault, the documented exit code, a next
+//! Bad input in every place where the program takes input: one clear fault, the documented exit code, a next
 //! step.
 
 use std::fs;
@@ -64,7 +64,7 @@ fn a_call_that_makes_no_sense_says_what_would() {
     for (words, code, parts) in cases {
         rig.hob(words).refused(*code, parts);
     }
-    // As programs see the same: the same exit code, and the fault on stdout.
+    // For programs: the same exit code, and the fault on stdout.
     for (words, code, _) in cases {
         let ran = rig.hob(&[words, &["--json"][..]].concat());
         assert_eq!(ran.exit, Some(i32::from(code.exit())), "{words:?}: {ran:#?}");
@@ -72,7 +72,7 @@ fn a_call_that_makes_no_sense_says_what_would() {
         assert_eq!(fault["code"], code.name(), "{words:?}: {ran:#?}");
         assert!(fault["message"].is_string() && fault["hint"].is_string() && fault["blame"].is_string(), "{fault}");
     }
-    // Several mistakes of a manifest in one go, and keys of other systems in Hob's words.
+    // Several mistakes of a manifest at once, and keys of other systems with Hob's names for them.
     let folder = rig.recipe("lab/wrong", GOOD, ANY);
     let manifest = fs::read_to_string(folder.join("recipe.toml")).unwrap();
     let wrong = manifest.replace("input = {}", "inputs = {}\ntimeout = 3").replace("summary", "sumary");
@@ -84,7 +84,7 @@ fn a_call_that_makes_no_sense_says_what_would() {
     rig.hob(&["verify"]).well();
 }
 
-/// What newcomers write, and what each of them is told: what is wrong, and the next step.
+/// Common mistakes of newcomers, and their faults: what is wrong, and the next step.
 #[test]
 fn a_recipe_that_does_not_keep_its_word_is_told_how_it_would() {
     let rig = Rig::new();
@@ -159,10 +159,10 @@ fn input_that_is_too_large_is_refused_before_anything_runs() {
     let (rig, _signed) = installed();
     let words = ["call", "lab/plain", "run", "-"];
     let text = |letter: &str, bytes: usize| format!("{{\"text\":\"{}\"}}", letter.repeat(bytes / letter.len()));
-    // Just within the bound it is the schema that speaks.
+    // Just within the bound, the schema refuses it.
     let within = text("a", limits::DOCUMENT_BYTES_MAX - 20);
     rig.hob_reading(&words, within.as_bytes()).refused(Code::InvalidInput, &["`/text`"]);
-    // Past it, whatever the byte that the bound cuts through.
+    // Beyond the bound, at whatever byte the bound cuts.
     let bound = limits::DOCUMENT_BYTES_MAX.to_string();
     for letter in ["a", "ä", "€", "😀"] {
         let past = text(letter, limits::DOCUMENT_BYTES_MAX + 100);
@@ -195,7 +195,7 @@ fn a_wrong_manifest_is_refused_with_line_key_and_the_nearest_known_key() {
             rig.hob(words).refused(Code::InvalidManifest, parts);
         }
     }
-    // And it is not published.
+    // Nor is it published.
     let signed = Signed::new();
     let folder = rig.recipe("lab/wrong", GOOD, "python = \">=3.9\"\nGPU = true");
     let words =
@@ -244,7 +244,7 @@ fn a_machine_without_the_tools_is_told_which_and_nothing_is_installed() {
         }
     };
     add("HOB_UV", "/nonexistent/uv").refused(Code::UvMissing, &["/nonexistent/uv", "HOB_UV"]);
-    // A program that is no uv.
+    // A program that is not `uv`.
     add("HOB_UV", "/bin/true").refused(Code::UvMissing, &["/bin/true"]);
     add("HOB_PYTHON", "/nonexistent/python3").refused(Code::PythonMissing, &["/nonexistent/python3", ">=3.9", "HOB_PYTHON"]);
     let added = rig.hob(&["add", "lab/future"]);
@@ -255,7 +255,7 @@ fn a_machine_without_the_tools_is_told_which_and_nothing_is_installed() {
     for folder in ["data/recipes", "data/staging", "data/environments"] {
         assert_eq!(fs::read_dir(rig.home.join(folder)).into_iter().flatten().count(), 0, "{folder}");
     }
-    // The tools are back.
+    // The tools are available again.
     rig.hob(&["add", "lab/tiny"]).well();
 }
 
@@ -297,8 +297,8 @@ fn a_pod_that_fails_at_import_shows_its_traceback() {
 
 #[test]
 fn a_bundle_that_its_own_publisher_signed_wrong_is_refused() {
-    // Signed with one name, and calling itself another inside, cannot come out of `hob publish`; an altered
-    // file can be put in place after packing, and is refused by the next publish and by every client.
+    // `hob publish` cannot produce a bundle whose inner name differs from the signed one. A file altered
+    // after packing can be put in place, and the next publish and every client refuse it.
     let (rig, signed) = (Rig::new(), Signed::new());
     let folder = rig.folder.path().join("plain");
     write_recipe(&folder, "lab/plain", "0.1.0", GOOD, ANY);
@@ -333,7 +333,7 @@ fn a_folder_is_named_as_one_and_an_operation_says_how_it_runs() {
     assert!(text.contains("in a session only") && text.contains("`--stream` prints them") && text.contains("at most 7"), "{text}");
 }
 
-/// As editors, shells and servers leave them.
+/// Texts as editors, shells and servers write them.
 #[test]
 fn a_text_with_a_mark_is_read_and_one_in_another_encoding_is_named() {
     let rig = Rig::new();
@@ -362,7 +362,7 @@ fn a_text_with_a_mark_is_read_and_one_in_another_encoding_is_named() {
         put(&file, &marked(&text));
         let ran = rig.hob(&pack);
         match file.ends_with("requirements.lock") {
-            // What other tools read differently is refused in a lock.
+            // A lock refuses any text that other tools read differently.
             true => ran.refused(code, &["byte order mark"]),
             false => drop(ran.well().to_owned()),
         }
@@ -412,7 +412,7 @@ class Subject:
         let ran = rig.hob(&["call", folder.to_str().unwrap(), "run", &format!("{{\"how\": \"{how}\"}}")]);
         ran.refused(Code::SandboxDenied, &["its sandbox does not allow", "network = ["]);
     }
-    // So it is told of a `load`.
+    // A `load` gets the same hint.
     let loads = source.replace(
         "    def run(self, input):",
         "    def run(self, input):\n        pass\n\n    def load(self, models):\n        input = {\"how\": \"from\"}",
@@ -453,7 +453,7 @@ class Subject:
         for (input, code, words) in [
             (r#""network""#, Code::SandboxDenied, "network=models.example.org:443`".to_owned()),
             (r#""file""#, Code::RecipeFailed, format!("{files}`")),
-            // A pod has a `/tmp` of its own, and variables of its own.
+            // A pod has its own `/tmp` and its own variables.
             (r#""own""#, Code::RecipeFailed, format!("{files}`")),
             (r#""env""#, Code::RecipeFailed, "env=API_TOKEN`".to_owned()),
             (r#""any""#, Code::SandboxDenied, format!("network=models.example.org:443 {files} env=API_TOKEN`")),
@@ -461,12 +461,12 @@ class Subject:
             rig.hob(&["call", recipe, "run", input]).refused(code, &["asks for what it was not given", &format!("{grant}{words}")]);
         }
     }
-    // What a folder's pods print lies under the name in its manifest.
+    // The logs of a folder's pods are stored under the name in its manifest.
     let logged = rig.hob(&["logs", folder.to_str().unwrap()]);
     assert!(logged.well().contains("lab/asks asked for env"), "{logged:?}");
     assert_eq!(rig.hob(&["logs", folder.to_str().unwrap(), "--lines", "0"]).well(), "");
     rig.hob(&["logs", "./none"]).refused(Code::InvalidRecipe, &["./none is not a recipe folder", "recipe.toml"]);
-    // What was given is not told again.
+    // A permission that was given is not mentioned again.
     rig.hob(&["grant", "lab/asks", "network=models.example.org:443"]).well();
     let ran = rig.hob(&["call", "lab/asks", "run", r#""any""#]);
     ran.refused(Code::SandboxDenied, &[&format!("hob grant lab/asks {files} env=API_TOKEN`")]);

@@ -1,9 +1,8 @@
-//! A pod that speaks at full speed and reads nothing, and a caller that reads nothing: what the server keeps
-//! for them stays small.
+//! A pod that sends at full speed and reads nothing, and a caller that reads nothing: the server needs little
+//! memory for them.
 //!
-//! Apart from the kit of misdeeds, because what counts here is the memory and the descriptors of the whole
-//! process: the server is one of its own. Each message of the pod protocol that a pod may send at will is
-//! driven.
+//! These tests measure memory and descriptors of the whole process, so the server is a process of its own.
+//! They drive each message of the pod protocol that a pod may send at will.
 
 use std::{
     fs,
@@ -26,9 +25,10 @@ const MANIFEST: &str = "name = \"lab/loud\"\nversion = \"0.1.0\"\nlicense = \"Ap
 
 const OPERATION: &str = "[operations.run]\nsummary = \"Floods\"\ninput = {}\noutput = {}\nstreaming = true\n";
 
-/// What a pod says, how often, whether its caller reads, and whether it ends as one that broke the protocol.
+/// A message, how often the pod sends it, whether its caller reads, and whether the pod ends for breaking the
+/// protocol.
 const FLOODS: &[(&str, u32, bool, bool)] = &[
-    // Each makes a descriptor of the host that waits for the pod: 15,000 of them were all that a host may
+    // Each message makes a descriptor of the host that waits for the pod; 15,000 are all that a host may
     // have.
     ("rooms", 15_000, true, true),
     ("refused rooms", 300_000, false, true),
@@ -45,7 +45,7 @@ const FLOODS: &[(&str, u32, bool, bool)] = &[
     ("long lists", 3, true, true),
 ];
 
-/// The same of a pod that says it counts its credit, within that credit.
+/// The same for a pod that counts its credit, within that credit.
 const FLOODS_ON_CREDIT: &[(&str, u32, bool, bool)] =
     &[("progress", 300, false, false), ("padded chunks", 60, false, false), ("chunks", 2, false, false)];
 
@@ -79,8 +79,8 @@ fn held(pid: u32) -> (u64, usize) {
     (kilobytes << 10, fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count())
 }
 
-/// What the pod wrote when it had sent all, or found that nothing more was taken; none if it was ended
-/// before.
+/// The text that the pod wrote when it had sent everything, or found that nothing more was taken; none if it
+/// was ended before.
 fn watch(serving: &mut Serving, file: &PathBuf, most: &mut (u64, usize), is_over: impl Fn() -> bool) -> String {
     let begun = Instant::now();
     loop {
@@ -102,7 +102,7 @@ fn watch(serving: &mut Serving, file: &PathBuf, most: &mut (u64, usize), is_over
 fn floods(environment: &str, floods: &[(&str, u32, bool, bool)]) {
     let (rig, signed) = rig(environment);
     let mut serving = Serving::start(&rig, &[]);
-    // Both pods are there, and the server has done all once.
+    // Both pods exist, and the server has done everything once.
     let quiet = |serving: &Serving| {
         let answer = serving.ask("POST /v1/recipes/lab/quiet/run", br#"{"well": 1}"#);
         assert_eq!((answer.status, answer.body.as_str()), (200, r#"{"well":1}"#), "{answer:?}");
@@ -139,11 +139,12 @@ fn floods(environment: &str, floods: &[(&str, u32, bool, bool)]) {
                 let last = reader.join().unwrap();
                 assert_eq!(last.contains("protocol_violation"), *ends, "{say}: {said}: {last}");
             }
-            // It is held back, by its caller or because it does not read; who hangs up lets go of it.
+            // The pod is held back, by its caller or because it does not read; a caller that hangs up
+            // releases it.
             None => assert!(!*ends || said.contains("stuck"), "{say}: {said}"),
         }
         drop(stream);
-        // The next flood is of a pod that is free, or of another one.
+        // The next flood comes from a free pod, or from another one.
         let begun = Instant::now();
         while pods(&serving).iter().any(|pod| pod["recipe"] == "lab/loud" && pod["in_hand"] != 0) {
             assert!(begun.elapsed() < Duration::from_secs(30), "{say}: {:?}", pods(&serving));
@@ -169,8 +170,8 @@ fn so_does_one_that_says_it_counts_its_credit() {
 #[test]
 fn a_recipe_that_holds_all_descriptors_it_can_get_leaves_another_one_and_the_host_theirs() {
     let (rig, _signed) = rig("");
-    // Of what connections, files of callers and the reserve leave for recipes the loud one gets half, and is
-    // refused before its 64 regions.
+    // Connections, callers' files and the reserve are subtracted first. The loud recipe gets half of the
+    // rest, and is refused before its 64 regions.
     let mut serving = narrow(&rig, 512, &[]);
     let hoarded = serving.ask("POST /v1/calls", &general("lab/loud", "run", &json!({ "say": "hoard", "count": 60 })));
     let text = hoarded.body.lines().last().unwrap_or_default().to_owned();
@@ -178,16 +179,16 @@ fn a_recipe_that_holds_all_descriptors_it_can_get_leaves_another_one_and_the_hos
     let told: Value = serde_json::from_str(&text).unwrap();
     let told = &told["output"];
     let (given, refused) = (told["region"].as_u64().unwrap_or_default(), told["no_room"].as_u64().unwrap_or_default());
-    // All connections that there may be, and more, of callers who say nothing.
+    // As many connections as allowed, and more, of callers that say nothing.
     let silent: Vec<_> = (0..500).map(|_| serving.connect()).collect();
     let descriptors = held(serving.child.id()).1;
     println!("{given} regions given, {refused} refused; {descriptors} of 512 descriptors in use");
     assert!(given > 4 && refused > 4 && given + refused == 60, "{text}");
     assert!(descriptors > 100, "only {descriptors} descriptors are in use");
-    // A pod of its own is started for it.
+    // The quiet recipe gets a pod of its own.
     let answer = serving.ask("POST /v1/recipes/lab/quiet/run", br#"{"well": 1}"#);
     assert_eq!((answer.status, answer.body.as_str()), (200, r#"{"well":1}"#), "{answer:?}");
-    // One that gets none is told so each time, and is not said to fail.
+    // A recipe that gets no pod is refused with this reason each time, and does not count as failing.
     for _ in 0..8 {
         let refused = serving.ask("POST /v1/recipes/lab/quiet/run\nx-hob-priority: bulk", br#"{"well": 1}"#);
         assert!(refused.status == 200 || refused.code() == "overloaded", "{refused:?}");
@@ -195,7 +196,7 @@ fn a_recipe_that_holds_all_descriptors_it_can_get_leaves_another_one_and_the_hos
     assert_eq!(serving.ask("GET /v1/health", b"").status, 200);
     rig.hob(&["status"]).well();
     assert!(pods(&serving).iter().any(|pod| pod["recipe"] == "lab/loud"), "it holds them still");
-    // The end of a pod, and of all.
+    // The end of a pod, and of everything.
     drop(silent);
     assert_eq!(serving.end(rustix::process::Signal::TERM, 60).code(), Some(0));
     let said = stderr(&mut serving.child);
@@ -211,9 +212,9 @@ fn every_message_of_a_pod_is_flooded_or_comes_once() {
         parse.lines().filter_map(|line| line.trim().strip_prefix('"')?.split_once("\" =>").map(|(kind, _)| kind)).collect();
     assert!(kinds.len() > 15, "{kinds:?}");
     let pod = include_str!("../../pods/deaf_and_loud.py");
-    // A second one of these ends the pod (`state.rs`), and so does a checkpoint before the one before was
-    // taken (`floods_checkpoints.py`); `back` of what was not lent does. A second `caches` says nothing new,
-    // and nothing is kept of it.
+    // The other messages need no flood: a second one of these ends the pod (`state.rs`), as do a checkpoint
+    // before the previous one was taken (`floods_checkpoints.py`), and a `back` for something not lent. A
+    // second `caches` reports nothing new, and nothing of it is kept.
     let once = ["caches", "confined", "refused", "hello", "checkpoint", "closed", "started", "ready", "unloaded", "failed", "back"];
     for kind in kinds {
         assert!(
@@ -223,7 +224,7 @@ fn every_message_of_a_pod_is_flooded_or_comes_once() {
     }
 }
 
-/// One line of that many bytes, which nothing ends, in pieces as programs write them; then one that ends.
+/// One line of that many bytes without an end, in pieces as programs write them; then a complete line.
 const ENDLESS: &str = "
 import os
 class Subject:
@@ -238,7 +239,8 @@ class Subject:
         return input
 ";
 
-/// Most memory that the server may take for any line: what a log keeps, and what waits in pipes and buffers.
+/// The most memory that the server may need for any line: what a log keeps, and what waits in pipes and
+/// buffers.
 const LINE_BYTES_MAX: u64 = 24 << 20;
 
 #[test]

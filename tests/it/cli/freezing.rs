@@ -1,9 +1,9 @@
-//! The freeze corpus: schemas, patterns and inputs that are to make the host's own threads work for ever,
-//! against a server that others use.
+//! The freeze corpus: schemas, patterns and inputs made to keep the host's own threads busy for ever, against
+//! a server that others use.
 //!
-//! Half of it has no proof and is refused: at the author's desk, at install where a publisher skipped the
-//! check, and at load where an older Hob installed it. The other half is as dear as a proof allows. What is
-//! counted is what others were answered meanwhile; times are printed.
+//! One half has no proof of its bound and is refused: when the author packs it, at install if a publisher
+//! skipped the check, and at load if an older Hob installed it. The other half is as expensive as a proof
+//! allows. The tests count the calls of others that were answered meanwhile; times are only printed.
 
 use std::{
     fs,
@@ -33,7 +33,7 @@ fn two_ways(level: impl Fn(Value) -> Value) -> Value {
     json!({ "$ref": "#/$defs/l0", "$defs": defs })
 }
 
-/// Without a proof.
+/// Schemas without a proof.
 fn frozen() -> Vec<(&'static str, Value)> {
     let nested = |depth: usize, inner: Value, level: fn(Value) -> Value| (0..depth).fold(inner, |inner, _| level(inner));
     vec![
@@ -61,7 +61,7 @@ fn frozen() -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// With one: the schema, and an input that makes most of it.
+/// Schemas with a proof, each with an input that is as expensive as possible.
 fn dear() -> Vec<(&'static str, Value, String)> {
     let list = |item: &str, count: usize| format!("[{}]", vec![item; count].join(","));
     let keys = |count: usize| format!("{{{}}}", (0..count).map(|at| format!("\"key{at}\":{at}")).collect::<Vec<_>>().join(","));
@@ -149,7 +149,7 @@ async fn a_schema_without_a_proof_is_refused_by_its_place_at_the_desk_and_at_ins
         if at % 4 != 0 {
             continue;
         }
-        // A folder that is called, and a publisher who packs by hand.
+        // A folder that is called, and a publisher who packs without `hob pack`.
         let called = rig.hob(&["call", folder.to_str().unwrap(), "run", "1"]);
         called.refused(hob::model::Code::InvalidManifest, &["the cost of checking is not bounded"]);
         let mut files = den.honest.clone();
@@ -160,7 +160,7 @@ async fn a_schema_without_a_proof_is_refused_by_its_place_at_the_desk_and_at_ins
     }
 }
 
-/// What `POST`ing to a recipe came to.
+/// The result of a POST to a recipe.
 #[derive(Debug)]
 struct Came {
     status: u16,
@@ -213,12 +213,10 @@ fn nothing_of_the_freeze_corpus_keeps_a_server_from_answering_others_or_from_end
         let serving = serving.lock().unwrap();
         Serving { child: std::process::Command::new("true").spawn().unwrap(), socket: serving.socket.clone(), address: None, token: None }
     };
-    // On a machine of few cores the hostile recipe's own pod, and its caller, take from everybody what the
-    // kernel shares out; what the server does with it is measured with these on a core of their own, which
-    // takes minutes.
+    // On a machine with few cores, the kernel's sharing lets the hostile recipe's own pod and its caller slow
+    // down everybody. The server's own part is measured with both on separate cores, which takes minutes.
     let apart = Apart(std::env::var_os("HOB_SOAK_ROUNDS").is_some());
-    // Somebody who has nothing to do with it, all the while. Their calls while `meanwhile` lasts, in
-    // milliseconds, sorted.
+    // The calls of an unrelated caller while `meanwhile` runs: their times in milliseconds, sorted.
     let others = |meanwhile: &mut dyn FnMut()| -> Vec<f64> {
         let (over, others) = (Arc::new(AtomicBool::new(false)), share());
         let ended = over.clone();
@@ -253,7 +251,7 @@ fn nothing_of_the_freeze_corpus_keeps_a_server_from_answering_others_or_from_end
     begun("lab/plain", "run");
     assert_eq!(call(&caller, "lab/plain", "run", "1", 60_000).status, 200);
     let idle = others(&mut || std::thread::sleep(Duration::from_secs(1)));
-    // What any two busy programs cost others, which is no matter of the server.
+    // The cost of any two busy programs to others, which is not the server's.
     let mut busy = [(); 2].map(|()| std::process::Command::new("python3").args(["-c", "while True: pass"]).spawn().unwrap());
     busy.iter().for_each(|program| apart.keep(1, program.id() as i32));
     let crowded = others(&mut || std::thread::sleep(Duration::from_secs(1)));
@@ -262,8 +260,7 @@ fn nothing_of_the_freeze_corpus_keeps_a_server_from_answering_others_or_from_end
         program.wait().unwrap();
     }
     begun("lab/free", "op9");
-    // The same documents where nothing is to be checked: what carrying them costs others, their pod's own
-    // work among it.
+    // The same documents without a check: the cost of carrying them, with the work of their pod.
     let free = others(&mut || {
         for (at, (.., input)) in dear.iter().enumerate() {
             call(&caller, "lab/free", &format!("op{at}"), input, 20_000);
@@ -289,16 +286,16 @@ fn nothing_of_the_freeze_corpus_keeps_a_server_from_answering_others_or_from_end
         let part = |percent: usize| answered[(answered.len() * percent / 100).min(answered.len() - 1)];
         println!("others {when}: {} calls, median {:.2} ms, p99 {:.2} ms", answered.len(), part(50), part(99));
     }
-    // A check that is longer than its call: the call ends.
+    // A check that takes longer than its call may: the call ends.
     let cut = call(&caller, "lab/dear", "op0", &dear[0].2, 20);
     assert_eq!((cut.status, cut.code.as_str()), (504, "deadline"));
-    // What an older Hob installed is refused for itself.
+    // A recipe that an older Hob installed is refused by itself.
     let frozen = call(&caller, "lab/frozen", "run", "1", 20_000);
     assert_eq!(frozen.code, "invalid_manifest");
     let health = caller.ask("GET /v1/health", b"");
     assert!(health.body.contains("damaged") && health.body.contains("lab/frozen"), "{health:?}");
 
-    // Its end is heeded whatever runs.
+    // The server ends on request, whatever runs.
     let busy: Vec<_> = [0, 3, 6]
         .into_iter()
         .map(|at| {
@@ -313,7 +310,7 @@ fn nothing_of_the_freeze_corpus_keeps_a_server_from_answering_others_or_from_end
     busy.into_iter().for_each(|call| drop(call.join()));
 }
 
-/// Keeps processes to cores of their own, if it is to.
+/// Keeps processes on separate cores, if true.
 #[derive(Clone, Copy)]
 struct Apart(bool);
 

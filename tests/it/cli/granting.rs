@@ -1,7 +1,7 @@
-//! What a recipe asks for, what its operator gives, and that nothing else gives it anything.
+//! The permissions that a recipe asks for, those that its operator gives, and that nothing else gives any.
 //!
-//! Shown by variables of the host's environment: whether a pod has one it can say itself. What the other
-//! permissions open is tested where pods are confined.
+//! The tests use variables of the host's environment, because a pod can report whether it has one. What other
+//! permissions open is tested with the sandbox.
 
 use std::{
     fs,
@@ -22,11 +22,11 @@ use super::{
 };
 use crate::repository::world::World;
 
-/// Cargo sets both for every test, and what a test starts has them too.
+/// Cargo sets both variables for every test and its children.
 const ONE: &str = "CARGO_PKG_NAME";
 const OTHER: &str = "CARGO_PKG_VERSION";
 
-/// Says which of the two it knows, and who it is.
+/// Reports which of the two variables it has, and its pid.
 const ASKER: &str = r#"import os, time
 class Subject:
     def run(self, input):
@@ -97,21 +97,21 @@ fn nothing_is_installed_until_somebody_was_asked() {
     let both = rig.hob(&["add", "lab/asker", "--grant", "--no-grant"]);
     assert_eq!(both.exit, Some(2), "{both:#?}");
 
-    // Installed without: it runs, and has nothing.
+    // Installed without the grant: it runs, and has no variable.
     let ran = rig.hob(&["add", "lab/asker", "--no-grant", "--json"]);
     ran.well();
     assert_eq!((&ran.json()["granted"], &ran.json()["withheld"]), (&json!([]), &words("env", &[ONE])));
     assert_eq!(known(&rig, "lab/asker"), [false, false]);
     assert!(!configured(&rig).contains("[grants"));
-    // Nobody agreed yet, so the question stays.
+    // The operator has not agreed yet, so the question stays.
     rig.hob(&["add", "lab/asker"]).refused(Code::ConsentRequired, &["env=CARGO_PKG_NAME"]);
-    // The same version again, this time with a yes.
+    // The same version again, now with consent.
     let ran = rig.hob(&["add", "lab/asker", "--grant"]);
     assert!(ran.well().contains("is installed already") && ran.stdout.contains("granted: env=CARGO_PKG_NAME (to know"), "{ran:#?}");
     assert_eq!(known(&rig, "lab/asker"), [true, false]);
-    // And from then on there is nothing to ask.
+    // From then on there is no question.
     rig.hob(&["add", "lab/asker"]).well();
-    // What it was given goes with it.
+    // Removing the recipe removes its grants.
     rig.hob(&["remove", "lab/asker"]).well();
     assert!(!configured(&rig).contains("grants"), "{}", configured(&rig));
     rig.hob(&["add", "lab/asker"]).refused(Code::ConsentRequired, &["env=CARGO_PKG_NAME"]);
@@ -133,7 +133,7 @@ fn an_update_that_asks_for_more_does_not_have_it() {
     assert_eq!(listed, [(&json!("env=CARGO_PKG_NAME"), &json!(true)), (&json!("env=CARGO_PKG_VERSION"), &json!(false))]);
     let text = rig.hob(&["show", "lab/asker"]);
     assert!(text.well().contains("asks for env=CARGO_PKG_VERSION, not granted") && text.stdout.contains("NAME, granted"), "{text:#?}");
-    // One that asks for less has less, and what it was given stays for the next.
+    // A version that asks for less gets less, and the grant is kept for the next version.
     publish(&signed, "0.3.0", &[]);
     rig.hob(&["add", "lab/asker"]).well();
     assert_eq!(known(&rig, "lab/asker"), [false, false]);
@@ -158,7 +158,7 @@ fn what_is_given_is_shown_and_can_be_taken_back() {
     assert_eq!((&grant["given"], &grant["effective"], &grant["unused"]), (&json!({}), &json!({}), &json!({})));
     assert!(text(&["grant", "lab/asker"]).contains("\n  not granted: env=CARGO_PKG_NAME"));
 
-    // What it does not ask for is kept for when it does, and has no effect.
+    // A grant that the recipe does not ask for is kept for later, and has no effect.
     let grant = shown(&["grant", "lab/asker", "env=CARGO_PKG_VERSION"]);
     assert_eq!((&grant["effective"], &grant["unused"]), (&json!({}), &json!({ "env": [OTHER] })));
     assert!(text(&["grant", "lab/asker"]).contains("no effect now, the recipe does not ask for it: env=CARGO_PKG_VERSION"));
@@ -199,7 +199,8 @@ fn words_that_nobody_can_be_given_are_refused() {
     ] {
         rig.hob(&["grant", "lab/asker", word]).refused(Code::Usage, &[says]);
     }
-    // Whoever writes `hob.toml` gives itself the rest, and whoever reads the server's token is its caller.
+    // A pod that writes `hob.toml` gives itself everything else, and a pod that reads the server's token may
+    // call it.
     let home = rig.home.to_str().unwrap();
     let folder = rig.folder.path().to_str().unwrap();
     for path in [folder, home, &format!("{home}/hob.toml"), &format!("{home}/state/serve/token"), &format!("{home}/data/recipes")] {
@@ -214,11 +215,11 @@ fn words_that_nobody_can_be_given_are_refused() {
     rig.hob(&["grant", "lab/none", "env=A"]).refused(Code::RecipeNotFound, &["`lab/none`"]);
     rig.hob(&["grant", "./none", "env=A"]).refused(Code::RecipeNotFound, &["./none"]);
     assert_eq!(configured(&rig), before);
-    // A folder above was given: the path below it cannot be taken out of that.
+    // The folder above was granted: a path below it cannot be revoked from that grant.
     rig.hob(&["grant", "lab/asker", "read=/data", "write=/out"]).well();
     let ran = rig.hob(&["revoke", "lab/asker", "read=/data/x"]);
     ran.refused(Code::Usage, &["was not given read=/data/x", "by a folder above"]);
-    // More of a kind than there may be.
+    // More permissions of one kind than allowed.
     let many: Vec<String> = (0..65).map(|n| format!("env=V{n}")).collect();
     let many: Vec<&str> = ["grant", "lab/asker"].into_iter().chain(many.iter().map(String::as_str)).collect();
     rig.hob(&many).refused(Code::Usage, &["more than 64 of one kind"]);
@@ -291,11 +292,11 @@ fn grants_are_edited_and_everything_else_stays() {
         assert!(after.contains(kept), "{kept:?} is not in {after}");
     }
     assert!(!after.contains("\"B\""), "{after}");
-    // One that is not on the shelf can be freed of what it has.
+    // Grants of a recipe that is not installed can be revoked.
     let left = rig.hob(&["revoke", "lab/away", "network=api.example:443", "--json"]);
     assert_eq!(left.json(), json!({ "recipe": "lab/away", "given": {} }));
     assert!(!configured(&rig).contains("lab/away"));
-    // The short way of writing it means the same.
+    // The short form means the same.
     let (head, _) = before.split_once("[grants.\"lab/asker\"]").unwrap();
     put(&rig.home.join("hob.toml"), format!("grants = {{ \"lab/asker\" = {{ env = [\"CARGO_PKG_NAME\"] }} }}\n{head}").as_bytes());
     assert_eq!(known(&rig, "lab/asker"), [true, false]);
@@ -312,7 +313,7 @@ fn a_folder_has_what_it_was_given_by_its_place_and_not_by_its_name() {
     let (folder, copy) = (rig.folder.path().join("asker"), rig.folder.path().join("copy"));
     asker(&folder, "0.1.0", &[ONE, OTHER]);
     asker(&copy, "0.1.0", &[ONE, OTHER]);
-    // It calls itself `lab/asker`, as anybody can.
+    // The folder calls itself `lab/asker`, as any folder can.
     assert_eq!(known(&rig, "./asker"), [false, false]);
     let granted = rig.hob(&["grant", "./asker", "env=CARGO_PKG_VERSION", "--json"]).json();
     assert_eq!(granted["recipe"], json!(folder.canonicalize().unwrap()));
@@ -323,14 +324,14 @@ fn a_folder_has_what_it_was_given_by_its_place_and_not_by_its_name() {
     assert_eq!(known(&rig, "lab/asker"), [true, false]);
     rig.hob(&["revoke", "./link", "--all"]).well();
     assert_eq!(known(&rig, "./asker"), [false, false]);
-    // One that is gone leaves nothing behind.
+    // A folder that is gone leaves no grants behind.
     rig.hob(&["grant", "./copy", "--all"]).well();
     fs::remove_dir_all(&copy).unwrap();
     rig.hob(&["revoke", copy.canonicalize().unwrap_or(copy.clone()).to_str().unwrap(), "--all"]).well();
     assert!(!configured(&rig).contains("copy"), "{}", configured(&rig));
 }
 
-/// The program behind a terminal, where somebody types `answer`.
+/// Runs the program behind a terminal, where `answer` is typed.
 fn typed(rig: &Rig, words: &[&str], answer: &str) -> Ran {
     let script = "import os, pty, sys\nsys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))";
     let hob = rig.command(words);
@@ -349,7 +350,7 @@ fn on_a_terminal_it_is_asked_and_only_yes_is_a_yes() {
     let ran = typed(&rig, &["add", "lab/asker"], "y\n");
     assert!(ran.exit == Some(0) && ran.stdout.contains("installed: lab/asker 0.1.0"), "{ran:#?}");
     assert_eq!(known(&rig, "lab/asker"), [true, false]);
-    // Nothing new, nothing asked; and a program that wants JSON is not asked either.
+    // Nothing new, so no question; and a program that wants JSON gets no question either.
     let ran = typed(&rig, &["add", "lab/asker"], "");
     assert!(ran.exit == Some(0) && !ran.stdout.contains("[y/N]"), "{ran:#?}");
     publish(&signed, "0.2.0", &[ONE, OTHER]);
@@ -371,7 +372,7 @@ fn a_running_server_follows_and_gives_nothing_itself() {
     assert_eq!(first["one"], env!("CARGO_PKG_NAME"));
     assert_eq!(call()["pid"], first["pid"], "it stays warm");
 
-    // No request of whatever kind changes what a recipe may do.
+    // No request of any kind changes a recipe's permissions.
     let before = configured(&rig);
     rig.hob(&["revoke", "lab/asker", "--all"]).well();
     let revoked = configured(&rig);
@@ -400,7 +401,7 @@ fn a_running_server_follows_and_gives_nothing_itself() {
     let second = call();
     assert!(second["one"].is_null() && second["pid"] != first["pid"], "{second}");
 
-    // Written by hand counts as well; what a pod has in hand it finishes first.
+    // A grant written by hand counts as well; a pod first finishes its ask in hand.
     let mut slow = rig.command(&["call", "lab/asker", "run", r#"{"seconds": 3}"#]).spawn().unwrap();
     let begun = Instant::now();
     while !rig.hob(&["logs"]).stdout.contains("began") {
@@ -411,7 +412,7 @@ fn a_running_server_follows_and_gives_nothing_itself() {
     assert!(third["one"].is_string() && third["pid"] != second["pid"], "{third}");
     assert!(slow.try_wait().unwrap().is_none(), "it was over before its pod could be let go of");
     assert!(slow.wait().unwrap().success());
-    // A slip of the pen: nothing is guessed, and calls say what is wrong until it is right.
+    // A typing mistake: nothing is guessed, and calls report the mistake until it is corrected.
     fs::write(rig.home.join("hob.toml"), before.replace("CARGO_PKG_NAME", "PATH")).unwrap();
     let answer = serving.ask("POST /v1/recipes/lab/asker/run", b"{}");
     assert!(answer.code() == "invalid_config" && answer.body.contains("this variable is the host's"), "{answer:?}");
@@ -441,12 +442,12 @@ async fn an_app_that_embeds_a_host_says_what_it_agrees_to() {
     let host = Host::open(Config::new(Home::at(&rig.home)).with_hob(env!("CARGO_BIN_EXE_hob"))).await.unwrap();
     let (name, any) = ("lab/asker".parse().unwrap(), hob::model::VersionRange::ANY);
     let agreed = |words: &[&str]| Consent::These(Permissions::from_words(words.iter().copied()).unwrap());
-    // What was shown was something else.
+    // Consent to other permissions than the recipe asks for.
     for consent in [Consent::Required, agreed(&[]), agreed(&["env=CARGO_PKG_VERSION"])] {
         assert_eq!(host.add(&name, Some(&any), None, &consent).await.unwrap_err().code, Code::ConsentRequired, "{consent:?}");
     }
     assert_eq!(host.installed().unwrap(), []);
-    // It agrees to more than is asked for: only that is given.
+    // Consent to more than the recipe asks for: only that is granted.
     let added = host.add(&name, Some(&any), None, &agreed(&["env=CARGO_PKG_VERSION", "env=CARGO_PKG_NAME"])).await.unwrap();
     assert_eq!(added.granted, ["env=CARGO_PKG_NAME"]);
     let granted = host.granted(&"lab/asker".parse().unwrap()).await.unwrap();
@@ -456,7 +457,7 @@ async fn an_app_that_embeds_a_host_says_what_it_agrees_to() {
 
 #[tokio::test]
 async fn what_is_signed_about_a_bundle_is_what_its_manifest_asks_for() {
-    // As its publisher's program writes it, for whoever looks before fetching.
+    // The format that the publisher's program writes, for readers that have not fetched the bundle.
     let (_rig, signed) = with_asker();
     let role: Value = serde_json::from_slice(&fs::read(current(&signed.repository, "lab")).unwrap()).unwrap();
     assert_eq!(role["signed"]["targets"]["lab/asker/0.1.0.hob"]["custom"]["permissions"], words("env", &[ONE]));

@@ -1,5 +1,5 @@
-//! What a call carries, with a server and without: files that are handed over its socket, by those who mean
-//! well and by others.
+//! The data of a call, with a server and without: files that are handed over the server's socket, by honest
+//! callers and by others.
 
 use std::{
     fs::{self, File},
@@ -26,7 +26,7 @@ use super::{
 
 const MB: usize = 1_000_000;
 
-/// Gives twice what it was given, waits where it is told to, or gives it in chunks.
+/// Returns twice its input, waits on demand, or returns it in chunks.
 const SUBJECT: &str = r#"import pathlib, time, zlib
 import hob_pod
 class Subject:
@@ -66,7 +66,7 @@ fn bytes(count: usize) -> Vec<u8> {
     (0..count).map(|at| ((at / 7) % 251) as u8).collect()
 }
 
-/// A call with blobs in the given files, of so many bytes each.
+/// A call with blobs in the given files, with these sizes.
 fn body(input: &Value, blobs: &[u64]) -> Vec<u8> {
     let blobs: Vec<Value> = blobs.iter().enumerate().map(|(at, bytes)| json!({ "name": format!("b{at}"), "file_bytes": bytes })).collect();
     json!({ "recipe": "lab/hands", "operation": "run", "input": input, "blobs": blobs }).to_string().into_bytes()
@@ -80,7 +80,7 @@ fn hand(stream: &UnixStream, files: &[OwnedFd], bytes: &[u8]) {
     assert!(sendmsg(stream, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL).unwrap() > 0);
 }
 
-/// Hands over files with the first byte of a call that says that there are `said` of them.
+/// Hands over files with the first byte of a call that announces `said` of them.
 fn call(serving: &Serving, files: &[OwnedFd], said: &str, body: &[u8]) -> Answer {
     let mut stream = serving.connect();
     let bytes = request(&format!("POST /v1/calls\nx-hob-files: {said}"), body);
@@ -90,7 +90,7 @@ fn call(serving: &Serving, files: &[OwnedFd], said: &str, body: &[u8]) -> Answer
 }
 
 fn answer(stream: UnixStream) -> Answer {
-    // What is sent is not read here: nothing is left to be said.
+    // Writes are ignored here: the request was already sent.
     struct Rest(UnixStream);
     impl Read for Rest {
         fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
@@ -117,12 +117,12 @@ fn open(path: &Path, flags: OFlags) -> OwnedFd {
     rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR).unwrap()
 }
 
-/// The folder of what is handed over.
+/// The folder for files that are handed over.
 fn place(rig: &Rig) -> PathBuf {
     rig.folder.path().join("handed")
 }
 
-/// What the server has open of that folder.
+/// The number of files of that folder that the server has open.
 fn held(serving: &Serving, folder: &Path) -> usize {
     let open = fs::read_dir(format!("/proc/{}/fd", serving.child.id())).unwrap();
     open.filter(|entry| fs::read_link(entry.as_ref().unwrap().path()).is_ok_and(|place| place.starts_with(folder))).count()
@@ -147,7 +147,7 @@ fn a_call_carries_the_same_with_a_server_and_without_one() {
         answers.push(ran.well().to_owned());
         assert!(fs::read(&twice).unwrap() == wanted, "with a server: {with_server}");
         fs::remove_file(&twice).unwrap();
-        // A pipe is read to its end by the caller, whoever runs the call.
+        // The caller reads a pipe to its end, whichever process runs the call.
         let piped = ["call", "lab/hands", "run", "{}", "--blob", "b=/dev/stdin"];
         let mut command = rig.command(&piped);
         command.stdin(File::open(&given).unwrap());
@@ -157,7 +157,7 @@ fn a_call_carries_the_same_with_a_server_and_without_one() {
     assert!(answers[0].starts_with(r#"{"bytes":36000000,"#), "{answers:?}");
     let serving = serving.unwrap();
     assert!(super::served::ask(serving.connect(), "GET /v1/pods", b"").unwrap().body.contains("lab/hands"), "the server ran them");
-    // Nothing of it is kept open.
+    // The server keeps nothing of it open.
     assert_eq!(held(&serving, &place(&rig)), 0);
 }
 
@@ -175,8 +175,8 @@ fn each_way_in_tells_its_bounds_before_the_work() {
     assert_eq!(serving.ask("GET /v1/calls", b"").json(), bounds(16, limits::BLOB_BYTES_MAX));
     let tcp = |head: &str, body: &[u8]| ask(serving.connect_tcp(), &format!("{head}\n{bearer}"), body).unwrap();
     assert_eq!(tcp("GET /v1/calls", b"").json(), bounds(0, 0));
-    // In base64, the answer begins with what it can hold; and a result that is larger says where it would
-    // fit.
+    // In base64, the answer begins with as much as it can hold; a larger result is refused with the way in
+    // which it would fit.
     let large = json!({ "recipe": "lab/hands", "operation": "flow", "input": { "count": 1, "bytes": 72 * MB } }).to_string();
     let answer = tcp("POST /v1/calls", large.as_bytes());
     assert!(answer.head.contains(&format!("x-hob-blob-bytes-max: {}", limits::GLUE_BLOB_BYTES_MAX)), "{answer:?}");
@@ -216,12 +216,12 @@ fn what_is_no_plain_file_to_be_read_is_refused_and_the_server_goes_on() {
         let refused = call(&serving, &[file], "1", &body(&json!({}), &[300 << 10]));
         assert!(refused.status == 400 && refused.code() == "usage" && refused.body.contains(found), "{found}: {refused:?}");
     }
-    // A file that was cut since its length was said.
+    // A file that was cut after its length was announced.
     let cut = call(&serving, &[plain(OFlags::RDONLY)], "1", &body(&json!({}), &[301 << 10]));
     assert!(cut.code() == "io" && cut.body.contains("307200 bytes; 308224"), "{cut:?}");
     let past = call(&serving, &[plain(OFlags::RDONLY)], "1", &body(&json!({}), &[limits::BLOB_BYTES_MAX + 1]));
     assert!(["io", "too_large"].contains(&past.code().as_str()), "{past:?}");
-    // And what is one, however it was opened.
+    // A real file is accepted, however it was opened.
     for file in [plain(OFlags::RDONLY), plain(OFlags::RDWR), memory] {
         let answer = call(&serving, &[file], "1", &body(&json!({}), &[300 << 10]));
         assert_eq!(last(&answer)["output"]["bytes"], 300 << 10, "{answer:?}");
@@ -254,8 +254,8 @@ fn files_are_as_many_as_was_said_and_of_their_own_request() {
     let both = json!({ "recipe": "lab/hands", "operation": "run", "input": 1, "blobs": [{ "name": "b", "base64": "", "file_bytes": 1 }] });
     let refused = call(&serving, &files(1), "1", both.to_string().as_bytes());
     assert!(refused.code() == "usage" && refused.body.contains("wanted one of them"), "{refused:?}");
-    // Those of another connection are out of reach, and those of another request over the same one are closed
-    // with it.
+    // Files of another connection are out of reach; files of another request on the same connection are
+    // closed with that request.
     let mut other = serving.connect();
     hand(&other, &files(1), b"G");
     let refused = call(&serving, &[], "1", &body(&input, &[10]));
@@ -268,7 +268,7 @@ fn files_are_as_many_as_was_said_and_of_their_own_request() {
     let mut rest = String::new();
     other.read_to_string(&mut rest).unwrap();
     assert!(rest.contains("says 1 files; 0 came"), "{rest}");
-    // Who hangs up in the middle leaves nothing.
+    // A caller that hangs up in the middle leaves nothing.
     for sent in [&b"P"[..], b"POST /v1/calls HTTP/1.1\r\nhost: hob\r\nx-hob-files: 16\r\ncontent-length: 500\r\n\r\n{"] {
         let stream = serving.connect();
         hand(&stream, &files(16), sent);
@@ -281,7 +281,7 @@ fn files_are_as_many_as_was_said_and_of_their_own_request() {
     within(&serving, &place(&rig), 0);
 }
 
-/// Waits until the server holds so many files of a folder.
+/// Waits until the server holds this many files of a folder.
 #[track_caller]
 fn within(serving: &Serving, folder: &Path, count: usize) {
     let begun = std::time::Instant::now();
@@ -308,8 +308,8 @@ fn a_file_that_is_cut_while_it_is_read_is_that_calls_fault_alone() {
         call.join().unwrap()
     });
     let fault = &last(&answer)["fault"];
-    // A pod that was lent the file ends by it; one that has a copy, because nothing can be lent here, does
-    // not see it.
+    // A pod that was lent the file dies by the cut; a pod with a copy, where nothing can be lent, does not
+    // see it.
     match fault.is_object() {
         true => assert_eq!(fault["code"], "crashed", "{fault}"),
         false => assert_eq!(last(&answer)["output"]["bytes"], 36 * MB),
@@ -351,7 +351,7 @@ fn large_chunks_are_handed_over_in_their_order_and_small_ones_stay_in_their_line
     for (number, file) in files.into_iter().enumerate() {
         let mut bytes = Vec::new();
         File::from(file).read_to_end(&mut bytes).unwrap_or_default();
-        // It was written to its end, where its place still is.
+        // If the file still has its content, that is complete.
         assert!(bytes.is_empty() || bytes == vec![number as u8; 1 << 20], "{number}");
     }
     for (bytes, head) in [(1_000, "\nx-hob-files: 0"), (300 << 10, "")] {

@@ -1,5 +1,5 @@
-//! Whose Hob's files are: what it makes under any umask, what it refuses to believe, and homes that root made
-//! for others.
+//! Ownership of Hob's files: the modes that Hob gives them under any umask, the files that it refuses to
+//! trust, and homes that root made for others.
 
 use std::{
     fs,
@@ -17,10 +17,10 @@ use super::{
 };
 use crate::sandbox::ordinary;
 
-/// A user and a group of nobody in particular.
+/// The number of an otherwise unused user and group.
 const OTHER: u32 = 61_778;
 
-/// `hob` with that umask.
+/// Runs `hob` under that umask.
 fn hob_under(rig: &Rig, umask: &str, words: &[&str]) -> Ran {
     run(under(rig, umask, words), b"")
 }
@@ -35,8 +35,8 @@ fn under(rig: &Rig, umask: &str, words: &[&str]) -> Command {
     command
 }
 
-/// Everything below a folder with its mode, links aside, and what tools keep in the two caches that nobody
-/// else may enter.
+/// Everything below a folder with its mode, except links, and except the files of tools in the two caches
+/// that nobody else may enter.
 fn modes(folder: &Path) -> Vec<(PathBuf, u32)> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
@@ -101,7 +101,7 @@ fn under_umask_000_nothing_of_hobs_is_open_to_others() {
     rig.hob(&["verify"]).well();
 }
 
-/// `hob.toml` is where passwords of addresses are typed.
+/// `hob.toml` may contain passwords in addresses.
 #[test]
 fn a_hob_toml_that_is_closed_to_others_stays_so_and_one_with_a_password_is_made_so() {
     let (rig, signed) = (Rig::new(), Signed::new());
@@ -140,7 +140,7 @@ fn what_others_can_write_to_is_refused_and_the_printed_command_mends_it() {
     let refused = |path: &Path| {
         let ran = rig.hob(CALL);
         ran.refused(Code::HomeUnsafe, &[path.to_str().unwrap(), "then `ch"]);
-        // The command is the first thing between backticks in the hint.
+        // The command is the first text between backticks in the hint.
         let hint = ran.stderr.split("  hint: ").nth(1).unwrap();
         let command = hint.split('`').nth(1).unwrap();
         assert!(Command::new("/bin/sh").args(["-c", command]).status().unwrap().success(), "{command}");
@@ -175,7 +175,7 @@ fn what_others_can_write_to_is_refused_and_the_printed_command_mends_it() {
             refused(path);
         }
     }
-    // A group that hob.toml allows may write to what is installed, and not to hob.toml.
+    // A group that `hob.toml` allows may write to installed files, and not to `hob.toml`.
     if ordinary::is_root() {
         let (config, data) = (rig.home.join("hob.toml"), rig.home.join("data"));
         chown(&data, None, Some(OTHER)).unwrap();
@@ -193,7 +193,7 @@ fn what_others_can_write_to_is_refused_and_the_printed_command_mends_it() {
         fs::write(&config, text).unwrap();
         chown(&data, None, Some(0)).unwrap();
     }
-    // Deep in the tree it is `hob verify` and `hob doctor` that look.
+    // Deep in the tree, `hob verify` and `hob doctor` do the checks.
     let file = recipe_folder(&rig).join("recipe.toml");
     chmod(&file, 0o646);
     rig.hob(CALL).well();
@@ -215,7 +215,7 @@ fn a_server_of_another_user_is_told_nothing() {
         return println!("skipped: only root can make a server another user's");
     }
     let rig = Rig::new();
-    // Who can put a socket there is another user, whose server listens on it.
+    // A user who can create a socket there is another user, whose server listens on it.
     let listens = "import os, socket, sys, time\ns = socket.socket(socket.AF_UNIX)\nos.chdir(sys.argv[1])\nos.setuid(61778)\ns.bind('socket')\ns.listen()\nprint(flush=True)\ntime.sleep(60)";
     let serve = rig.home.join("state/serve");
     fs::create_dir_all(&serve).unwrap();
@@ -252,7 +252,7 @@ fn of_another_users_home_nobody_is_told_that_no_host_is_running() {
     for words in [&["status"][..], &["pods"], &["logs"], &["pods", "--lift", "lab/plain"], &["sessions"]] {
         look(words).refused(Code::HomeUnsafe, &["this user may not reach the server at", "run as that user"]);
     }
-    // Nor where the way to the socket is open and only what was written is not.
+    // The same where the path to the socket is open and only the written files are closed.
     fs::create_dir_all(rig.home.join("state/dossiers")).unwrap();
     for (place, mode) in [("", 0o755), ("state", 0o755), ("state/serve", 0o755), ("state/dossiers", 0o700)] {
         chmod(&rig.home.join(place), mode);
@@ -266,7 +266,7 @@ fn a_home_that_root_made_is_used_by_an_ordinary_user() {
     let Some((rig, _signed, python)) = home_of_root() else { return };
     let call = ["call", "lab/plain", "run", r#"{"text": "a"}"#];
     rig.hob(&call).well();
-    // As an image is made: what is installed is root's, and what a host writes is its user's.
+    // The home of an image: root owns the installed files, and the host's user owns the files that it writes.
     chmod(rig.folder.path(), 0o755);
     let program = rig.folder.path().join("hob");
     fs::copy(env!("CARGO_BIN_EXE_hob"), &program).unwrap();
@@ -282,14 +282,15 @@ fn a_home_that_root_made_is_used_by_an_ordinary_user() {
     command.current_dir("/").stdin(std::process::Stdio::null());
     command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
     let ran = run(command, b"");
-    // A machine that does not confine pods of ordinary users says so; the home is not what it minds.
+    // On a machine that does not confine pods of ordinary users, the fault says that, and does not blame the
+    // home.
     match ran.stderr.contains("error[sandbox_unavailable]") {
         true => println!("skipped: {}", ran.stderr),
         false => assert!(ran.well().contains("\"text\":\"a\""), "{ran:#?}"),
     }
 }
 
-/// A home of root's with `lab/plain`, and an interpreter that other users may run; without either it says why
+/// A home of root with `lab/plain`, and an interpreter that other users may run. Without either it prints why
 /// the test is skipped.
 fn home_of_root() -> Option<(Rig, Signed, PathBuf)> {
     if !ordinary::is_root() {
@@ -307,7 +308,7 @@ fn home_of_root() -> Option<(Rig, Signed, PathBuf)> {
     Some((rig, signed, python))
 }
 
-/// `hob` as another user in this home, by a copy of the program that everybody may run.
+/// Runs `hob` as another user in this home, from a copy of the program that everybody may run.
 fn as_other(rig: &Rig, python: &Path, words: &[&str]) -> Ran {
     chmod(rig.folder.path(), 0o755);
     let program = rig.folder.path().join("hob");
@@ -346,7 +347,7 @@ fn folders_that_root_made_for_itself_are_named_to_a_user_who_may_not_enter_them(
     }
     let rig = Rig::new();
     rig.hob(&["list"]).well();
-    // As root leaves them that ran a command once, in cache and then in state.
+    // The state after root ran a command once, first in the cache and then in the state.
     for _ in 0..2 {
         let ran = as_other(&rig, Path::new("/usr/bin/python3"), &["list"]);
         ran.refused(Code::HomeUnsafe, &["belongs to user 0, and user 61778 may not enter it", "`HOB_HOME`"]);
@@ -365,7 +366,7 @@ fn a_user_who_may_only_read_a_home_has_a_runner_of_its_own_after_an_update_of_ho
         fs::create_dir(rig.home.join(folder)).unwrap();
         chown(rig.home.join(folder), Some(OTHER), Some(OTHER)).unwrap();
     }
-    // What is there is the runner of a version before.
+    // The folder has the runner of an earlier version.
     fs::rename(only_folder(rig.home.join("data/tools"), "runner-"), rig.home.join("data/tools/runner-000000000000")).unwrap();
     let ran = as_other(&rig, &python, &["call", "lab/plain", "run", r#"{"text": "a"}"#]);
     match ran.stderr.contains("error[sandbox_unavailable]") {
@@ -383,8 +384,8 @@ fn a_user_who_may_only_read_a_home_has_a_runner_of_its_own_after_an_update_of_ho
     );
 }
 
-/// A shell in a mount namespace of its own, in which the home is read-only, runs `hob` with each of these
-/// words; with what each said and its exit code.
+/// Runs `hob` with each of these argument lists in a mount namespace in which the home is read-only; returns
+/// the output and the exit code of each.
 fn in_a_closed_home(rig: &Rig, all: &[&[&str]]) -> Vec<(String, i32)> {
     let hob = rig.command(&[]);
     let script = r#"mount --bind "$HOB_HOME" "$HOB_HOME" && mount -o remount,ro,bind "$HOB_HOME" || exit 99
@@ -422,7 +423,7 @@ fn what_is_installed_in_a_home_that_is_read_only_runs_and_nothing_else_is_said_t
     signed.publish_tiny("0.1.0", 1_000);
     rig.trust(&signed.url(), &signed.repository);
     rig.hob(&["add", "lab/tiny"]).well();
-    // As an image has it: nothing but what was installed.
+    // As in an image: only the installed files.
     for folder in ["state", "cache"] {
         fs::remove_dir_all(rig.home.join(folder)).unwrap();
     }
@@ -435,7 +436,7 @@ fn what_is_installed_in_a_home_that_is_read_only_runs_and_nothing_else_is_said_t
     for (n, wanted) in [(0, "lab/tiny"), (1, "signed by `lab`"), (2, "{"), (3, "{"), (7, "lab/tiny")] {
         assert!(said[n].1 == 0 && said[n].0.contains(wanted), "{n}: {said:#?}");
     }
-    // Where it is kept instead is said, and that place is its user's alone.
+    // The message names the folder that is used instead, and only its user may enter it.
     let below =
         fs::read_dir(rig.folder.path().join("tmp")).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.join("state").is_dir());
     let below = below.unwrap_or_else(|| panic!("no state anywhere: {said:#?}"));
@@ -476,7 +477,7 @@ fn a_home_of_another_user_without_state_is_used_and_a_place_that_another_took_is
         true => println!("skipped: {}", ran.stderr),
         false => assert!(ran.well().contains("\"text\":\"a\""), "{ran:#?}"),
     }
-    // However the home is spelled, it is the same one.
+    // Another spelling of the home's path gives the same folder.
     let linked = rig.folder.path().join("linked");
     std::os::unix::fs::symlink(&rig.home, &linked).unwrap();
     for spelled in [format!("{}/", rig.home.display()), format!("{}/../home", rig.home.display()), linked.display().to_string()] {
@@ -488,7 +489,7 @@ fn a_home_of_another_user_without_state_is_used_and_a_place_that_another_took_is
         run(command, b"").well();
         assert_eq!(fs::read_dir(&temporary).unwrap().count(), 1, "{spelled}");
     }
-    // Somebody else was there first.
+    // Another user made the folder first.
     fs::remove_dir_all(&made[0]).unwrap();
     fs::create_dir(&made[0]).unwrap();
     chown(&made[0], Some(OTHER + 1), Some(OTHER + 1)).unwrap();
@@ -497,7 +498,7 @@ fn a_home_of_another_user_without_state_is_used_and_a_place_that_another_took_is
     assert_eq!(fs::read_dir(&made[0]).unwrap().count(), 0, "nothing was put there");
 }
 
-/// A stranger's summary cannot say who signed the recipe.
+/// A stranger's summary cannot imitate the line that says who signed the recipe.
 #[test]
 fn what_a_recipe_says_of_itself_is_no_line_of_what_hob_says_of_it() {
     let (rig, signed) = (Rig::new(), Signed::new());

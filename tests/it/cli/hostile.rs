@@ -1,9 +1,9 @@
-//! Archives that a hostile publisher signs: `hob add` of each is refused by a name, and nothing is written
-//! outside the shelf's own state.
+//! Archives signed by a hostile publisher: `hob add` refuses each by name, and writes nothing outside the
+//! shelf's own state.
 //!
-//! Apart from the wrong bytes in `bundles.rs`: here every signature, length and digest is right, and what was
-//! signed is the attack. The whole program stands between the archive and the disk, and the disk is compared
-//! before and after.
+//! Every signature, length and digest here is right: the signed content is the attack. (`bundles.rs` has
+//! wrong bytes.) The whole program stands between the archive and the disk, and the disk is compared before
+//! and after.
 
 use std::{
     collections::BTreeMap,
@@ -22,14 +22,14 @@ use serde_json::{Value, json};
 use super::rig::{Rig, url, write_recipe};
 use crate::repository::world::World;
 
-/// One entry as raw as a tar file can hold it.
+/// One entry with any content that a tar file can hold.
 #[derive(Clone)]
 pub(super) struct Raw {
     pub(super) name: Vec<u8>,
     prefix: &'static [u8],
     kind: u8,
     mode: &'static [u8],
-    /// Another size field than the content's.
+    /// The size field, if it differs from the content's size.
     size: Option<[u8; 12]>,
     link: &'static str,
     pub(super) content: Vec<u8>,
@@ -44,7 +44,7 @@ pub(super) fn file(name: impl AsRef<[u8]>, content: &[u8]) -> Raw {
 }
 
 impl Raw {
-    /// As `hob pack` lays a file out, where nothing is said otherwise.
+    /// Writes the entry as `hob pack` does, except for what is set.
     fn write(&self, out: &mut Vec<u8>) {
         let mut header = [0u8; 512];
         header[..self.name.len()].copy_from_slice(&self.name);
@@ -74,7 +74,7 @@ pub(super) fn archive(entries: &[Raw]) -> Vec<u8> {
     bytes
 }
 
-/// What is signed of each file.
+/// The signed index of these files.
 pub(super) fn indexed(files: &[Raw]) -> BTreeMap<String, Value> {
     let line = |file: &Raw| {
         let name = String::from_utf8(file.name.clone()).unwrap();
@@ -83,7 +83,7 @@ pub(super) fn indexed(files: &[Raw]) -> BTreeMap<String, Value> {
     files.iter().map(line).collect()
 }
 
-/// What is below a folder: kind, size, inode of each thing; no link is followed.
+/// Everything below a folder: kind, size, inode of each; no link is followed.
 fn everything(folder: &Path) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     let mut left = vec![folder.to_owned()];
@@ -109,7 +109,7 @@ fn everything(folder: &Path) -> BTreeMap<String, String> {
     found
 }
 
-/// A repository in which `hob/plain` 0.1.0 can be anything that its publisher signs.
+/// A repository whose publisher can sign anything as `hob/plain` 0.1.0.
 pub(super) struct Den {
     pub(super) world: World,
     pub(super) honest: Vec<Raw>,
@@ -140,7 +140,7 @@ impl Den {
         });
     }
 
-    /// The honest files with one more, in the place where sorting puts it.
+    /// The honest files with further ones, sorted into their places.
     fn with(&self, more: &[Raw]) -> Vec<u8> {
         let mut all = self.honest.clone();
         all.extend_from_slice(more);
@@ -149,7 +149,7 @@ impl Den {
     }
 }
 
-/// A name, what is signed, and what must be said of it.
+/// A name, the signed content, and the texts that the fault must contain.
 struct Attack {
     name: &'static str,
     bytes: Vec<u8>,
@@ -248,7 +248,7 @@ fn entries(den: &Den, outside: &Path) -> Vec<Attack> {
     put("no end", archive(&den.honest)[..1024].to_vec(), "`cases/one/output.json` is missing");
     put("nothing", Vec::new(), "is missing");
 
-    // What is no tar file is not looked into: there is no compression, so nothing grows.
+    // A file that is no tar file is not unpacked: there is no compression, so nothing grows.
     let stored: &[u8] = b"\x1f\x8b\x08\0\0\0\0\0\0\x03\x01\x05\0\xfa\xffowned\0\0\0\0\x05\0\0\0";
     let padded = |magic: &[u8]| [magic, &[0x55; 2048]].concat();
     put("gzip", padded(stored), "the archive is damaged at its start");
@@ -257,7 +257,7 @@ fn entries(den: &Den, outside: &Path) -> Vec<Attack> {
     all
 }
 
-/// Indexes that lie: refused before a byte of the bundle is asked for.
+/// Indexes with lies: refused before a byte of the bundle is requested.
 fn indexes(den: &Den) -> Vec<Attack> {
     let bytes = archive(&den.honest);
     let attack = |name, path: &str, size: u64, says| {
@@ -294,7 +294,7 @@ async fn what_a_hostile_publisher_signs_is_refused_by_name_and_nothing_is_writte
     fs::create_dir(&outside).unwrap();
     fs::write(outside.join("canary"), "mine").unwrap();
     rig.trust(&url(&den.world.repo), &den.world.repo);
-    // As good as it is, it installs: what is refused below is refused for what differs.
+    // The honest archive installs, so each refusal below is due to what differs.
     rig.hob(&["add", "hob/plain"]).well();
     rig.hob(&["remove", "hob/plain"]).well();
     let state = "home/data/remotes/main/trust.json";
@@ -311,14 +311,14 @@ async fn what_a_hostile_publisher_signs_is_refused_by_name_and_nothing_is_writte
         code: Code::BundleInvalid,
         says: "`pod/000000` is an extra file",
     });
-    // All of them are tried, and all that went wrong is told: a list of attacks is read as a whole.
+    // All attacks are tried, and all failures are reported together.
     let mut wrong = Vec::new();
     for Attack { name, bytes, index, code, says } in attacks {
         den.sign(&bytes, &index);
         let began = Instant::now();
         let ran = rig.hob(&["add", "hob/plain"]);
         let mut after = everything(rig.folder.path());
-        // The one thing that changes: what the client has seen of the repository.
+        // The one change: the state that the client has seen of the repository.
         assert!(after.remove(state).is_some());
         let held = [
             ("another exit code", ran.exit == Some(i32::from(code.exit()))),
@@ -340,12 +340,12 @@ async fn what_a_hostile_publisher_signs_is_refused_by_name_and_nothing_is_writte
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
     assert_eq!(rig.installed(), [""; 0]);
 
-    // A bundle that says it is larger than any may be is not asked for.
+    // A bundle whose announced size is beyond the bound is not requested.
     let honest = archive(&den.honest);
     den.sign(&honest, &indexed(&den.honest));
     den.world.forge("hob", "hob", |signed| signed["targets"]["hob/plain/0.1.0.hob"]["length"] = (limits::BUNDLE_BYTES_MAX + 1).into());
     rig.hob(&["add", "hob/plain"]).refused(Code::MetadataInvalid, &["hob/plain/0.1.0.hob", "at most"]);
-    // And the good one, after all of them, on the same home.
+    // After all of them, the honest bundle installs on the same home.
     den.sign(&honest, &indexed(&den.honest));
     rig.hob(&["add", "hob/plain"]).well();
     assert_eq!(rig.hob(&["call", "hob/plain", "run", "[1]"]).well(), "[1]");

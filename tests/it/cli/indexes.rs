@@ -1,5 +1,5 @@
-//! Several package indexes: each package comes from the first that has its bytes, whatever the others have of
-//! that name.
+//! Several package indexes: each package comes from the first index that has its bytes, whatever the others
+//! have under that name.
 
 use std::{fs, path::Path};
 
@@ -14,7 +14,7 @@ use crate::models::server::{Reply, Server, honest};
 
 const PASSWORD: &str = "p4ssw0rd-of-the-index";
 
-/// An index over HTTP. What it has is in a folder of its own.
+/// A package index over HTTP. Its files are in a folder of its own.
 struct Index {
     server: Server,
     folder: tempfile::TempDir,
@@ -36,7 +36,7 @@ impl Index {
         Index { server, folder }
     }
 
-    /// Puts a wheel with one module there; gives its hash.
+    /// Puts a wheel with one module into the index; returns its hash.
     fn wheel(&self, rig: &Rig, name: &str, text: &str) -> String {
         let files = json!({ format!("{name}.py"): text }).to_string();
         rig.python(&["-c", MAKE, self.folder.path().to_str().unwrap(), name, "wheel", &files, "[]"], b"").well().to_owned()
@@ -51,7 +51,7 @@ impl Index {
     }
 }
 
-/// A recipe whose pod imports `modules` and answers with their `V`.
+/// A recipe whose pod imports `modules` and returns their `V`.
 fn recipe(folder: &Path, name: &str, modules: &[&str], lock: &str) {
     let pod = format!(
         "import {names}\nclass Subject:\n    def run(self, input):\n        return [{values}]\n",
@@ -75,7 +75,7 @@ fn result(ran: &Ran) -> Value {
 fn each_package_comes_from_the_first_index_that_has_its_bytes() {
     let (rig, first, second) = (Rig::new(), Index::new(), Index::new());
     let own = first.wheel(&rig, "own", "V = 'first'");
-    // A stranger's, of the same name and version.
+    // A stranger's wheel of the same name and version.
     first.wheel(&rig, "shadowed", "V = 'a stranger'");
     let shadowed = second.wheel(&rig, "shadowed", "V = 'second'");
     let other = second.wheel(&rig, "other", "V = 'second'");
@@ -91,7 +91,7 @@ fn each_package_comes_from_the_first_index_that_has_its_bytes() {
     }
     assert!(first.server.seen().iter().any(|seen| seen.path.ends_with("shadowed-1.0-py3-none-any.whl")), "nothing was in the way");
 
-    // A recipe's own list is for that recipe alone.
+    // A recipe's own list applies only to that recipe.
     let of_recipe = format!("[environments]\nindex_urls = [\"{}\"]\n[environments.recipes.\"lab/three\"]\n{list}", first.url());
     fs::remove_dir_all(&rig.home).unwrap();
     put(&rig.home.join("hob.toml"), of_recipe.as_bytes());
@@ -144,7 +144,7 @@ fn what_no_index_has_is_not_called_unreachable_and_the_indexes_are_named_without
     let authorized = |index: &Index| index.server.seen().iter().any(|seen| seen.header("authorization").is_some());
     assert!(authorized(&first) && authorized(&second), "each password is sent to its index");
 
-    // One that is not there is said to be that, and no other index hides it.
+    // An unreachable index is reported as unreachable, and no other index hides that.
     let dead = "http://127.0.0.1:9/simple";
     put(&rig.home.join("hob.toml"), format!("[environments]\nindex_urls = [\"{dead}\", \"{}\"]\n", first.url()).as_bytes());
     recipe(&folder, "lab/lacking", &["changed"], &format!("changed==1.0 --hash=sha256:{right}\n"));
@@ -153,7 +153,7 @@ fn what_no_index_has_is_not_called_unreachable_and_the_indexes_are_named_without
     assert!(fault["message"].as_str().unwrap().contains("127.0.0.1:9"), "{fault}");
 }
 
-/// A server that gives every page the same answer.
+/// A server that answers every page alike.
 fn always(status: u16, headers: &'static [&'static str], body: &'static [u8]) -> Server {
     Server::new(move |_, _| Reply::new(status, headers, body))
 }
@@ -230,8 +230,8 @@ fn what_comes_in_place_of_a_wheel_is_told_and_is_not_the_recipes_fault() {
     }
 }
 
-/// What Hob fetches for itself comes from the same indexes. `pip` here is a script that says what it was
-/// told.
+/// The tools that Hob fetches for itself come from the same indexes. `pip` here is a script that prints its
+/// settings.
 #[test]
 fn the_tools_that_hob_fetches_come_from_the_same_indexes() {
     let rig = Rig::new();
@@ -258,14 +258,14 @@ fn the_tools_that_hob_fetches_come_from_the_same_indexes() {
     });
     assert_eq!(fault.code, Code::UvMissing);
     let told = fs::read_to_string(rig.folder.path().join("told")).unwrap();
-    // At last in pip's own way: an index of wheels for recipes need not have tools.
+    // The last try uses pip's own configuration: an index with wheels for recipes need not have tools.
     let own = std::env::var("PIP_INDEX_URL").unwrap_or_default();
     let [first, last] = told.lines().collect::<Vec<_>>()[..] else { panic!("{told}") };
     assert!(first == format!("told: {} {}", urls[0], urls[1]) && last.starts_with(&format!("told: {own} ")), "{told}");
     assert!(!fs::read_to_string(rig.folder.path().join("args")).unwrap().contains("127.0.0.1"), "an address is among the arguments");
     assert!(fault.detail["stderr"].to_string().contains("no luck at http://***@127.0.0.1:9/a/simple"), "{fault:?}");
     assert!(!format!("{fault:?}").contains(PASSWORD) && fault.hint.as_ref().unwrap().contains("index_urls"));
-    // What is not there at all is no index that keeps something back.
+    // An unreachable index does not count as one that withholds something.
     assert!(fault.message.contains("asked for `uv`: http://***@127.0.0.1:9/a/simple cannot be reached"), "{fault}");
     let keeps = always(401, &[], b"");
     let indexes = hob::Indexes::new([&format!("{}/simple", keeps.url)]).unwrap();

@@ -1,8 +1,8 @@
-//! What a machine has run out of, at the system calls of a call, an install and a server:
+//! Exhaustion of machine resources at the system calls of a call, an install and a server:
 //! `tests/injected/run.py` lets one after the other fail.
 //!
-//! Here a share of the first and the last of each call; `make soak` has HOB_INJECTED_EACH say how many of
-//! each call, and takes other ones each time.
+//! The default suite injects into a share of the first and last uses of each system call. In `make soak`,
+//! HOB_INJECTED_EACH says into how many uses of each system call, and each run picks other ones.
 
 use std::{
     env, fs,
@@ -28,7 +28,7 @@ fn injected(words: &[&str], home: &std::path::Path) -> String {
     said
 }
 
-/// Other machines have other numbers for the calls.
+/// Whether the injector knows this machine's numbers of system calls.
 fn is_known() -> bool {
     let is_known = cfg!(target_arch = "x86_64");
     if !is_known {
@@ -62,7 +62,7 @@ fn whatever_an_install_or_a_server_finds_exhausted_is_named_and_the_next_goes() 
 #[test]
 fn a_fault_that_was_not_injected_is_no_proof() {
     if is_known() {
-        // What the injector says it did, it did: the error arrives.
+        // The injector really injects: the error arrives.
         let folder = tempfile::tempdir().unwrap();
         let (outcome, made) = (folder.path().join("outcome"), folder.path().join("made"));
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/injected/injector.py");

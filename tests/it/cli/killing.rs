@@ -1,4 +1,4 @@
-//! Several `hob add` at once, and `hob add` killed in its middle: the shelf is the old one or the new one.
+//! Several `hob add` at once, and `hob add` killed midway: the shelf is always the old one or the new one.
 
 use std::{
     collections::BTreeMap,
@@ -21,16 +21,16 @@ use crate::support::is_running;
 
 const MODEL_BYTES: usize = 6 << 20;
 
-/// Whether something is so in a home.
+/// A condition on a home.
 type Sight = fn(&Path) -> bool;
 
-/// When a round kills.
+/// The moment of a kill.
 enum When {
-    /// So long after the start, as a part of the time that a whole install takes.
+    /// After this part of the duration of a whole install.
     After(f64),
-    /// As soon as this line of progress was printed.
+    /// As soon as this line of progress is printed.
     Said(&'static str),
-    /// As soon as this is so in the home.
+    /// As soon as the home meets this condition.
     Seen(Sight),
 }
 
@@ -38,7 +38,8 @@ fn any(folder: PathBuf, wanted: impl Fn(&str) -> bool) -> bool {
     fs::read_dir(folder).into_iter().flatten().flatten().any(|entry| entry.file_name().to_str().is_some_and(&wanted))
 }
 
-/// Starts `hob add lab/tiny` and kills it then; whether it was still running, and what it had said.
+/// Starts `hob add lab/tiny` and kills it at that moment; returns whether it was still running, and what it
+/// had printed.
 fn kill(rig: &Rig, when: &When, whole: Duration) -> (bool, Vec<String>) {
     let mut child = rig.command(&["add", "lab/tiny"]).spawn().unwrap();
     let begun = Instant::now();
@@ -58,8 +59,8 @@ fn kill(rig: &Rig, when: &When, whole: Duration) -> (bool, Vec<String>) {
             Err(mpsc::RecvTimeoutError::Disconnected) => ended = true,
         }
     }
-    // What ended by itself is a zombie until it is waited for: killing it does nothing, and its status says
-    // so.
+    // A process that ended by itself is a zombie until it is waited for: the kill does nothing, and its
+    // status shows that.
     child.kill().unwrap();
     let status = child.wait().unwrap();
     (status.signal() == Some(9), said)
@@ -72,14 +73,14 @@ fn listen(child: &mut Child) -> mpsc::Receiver<String> {
     lines
 }
 
-/// Kills at that moment, as often as it takes to come before the end.
+/// Kills at that moment, and repeats until a kill comes before the end.
 fn kill_in_time(rig: &Rig, when: When, whole: Duration, reset: impl Fn()) -> bool {
     let mut when = when;
     for _ in 0..15 {
         if kill(rig, &when, whole).0 {
             return true;
         }
-        // It was faster this time.
+        // The install was faster this time.
         if let When::After(part) = when {
             when = When::After(part * 0.8);
         }
@@ -121,12 +122,12 @@ fn kill_9_during_an_install_leaves_the_old_shelf_or_the_new_and_the_next_install
     rig.hob(&["add", "lab/tiny"]).well();
     signed.publish_tiny("0.2.0", MODEL_BYTES);
 
-    // From nothing, and then from the version before; each as long as it takes.
+    // From an empty home, and then from the version before.
     let remove = || drop(rig.hob(&["remove", "lab/tiny"]));
     let go_back = || {
         remove();
         rig.hob(&["add", "lab/tiny@=0.1.0"]).well();
-        // Not a pin, which would stay.
+        // Without a pin, which would stay.
         let wanted = fs::read_to_string(rig.home.join("hob.toml")).unwrap();
         fs::write(rig.home.join("hob.toml"), wanted.replace("=0.1.0", "*")).unwrap();
     };
@@ -173,7 +174,7 @@ fn two_installs_at_once_both_end_well_and_the_shelf_is_sound() {
     signed.publish_plain("lab/plain", "0.1.0");
     let rig = Rig::new();
     rig.trust(&signed.url(), &signed.repository);
-    // The same recipe twice and another one, none knowing of the others.
+    // The same recipe twice and another one, in processes that do not know of each other.
     let children: Vec<_> = ["lab/tiny", "lab/tiny", "lab/plain"].map(|name| rig.command(&["add", name, "--json"]).spawn().unwrap()).into();
     let mut fresh = BTreeMap::new();
     for child in children {
@@ -191,7 +192,7 @@ fn two_installs_at_once_both_end_well_and_the_shelf_is_sound() {
     rig.hob(&["call", "lab/tiny", "echo", r#"{"text": ""}"#]).well();
 }
 
-/// The index has a FIFO where a package's page would be, on which a tool waits for ever.
+/// The index has a FIFO in place of a package's page, on which a tool waits for ever.
 #[test]
 fn an_install_that_is_killed_leaves_no_tool_at_work() {
     for with in [Signal::KILL, Signal::TERM, Signal::INT, Signal::HUP] {
@@ -206,7 +207,7 @@ fn an_install_that_is_killed_leaves_no_tool_at_work() {
         fs::write(rig.home.join("hob.toml"), format!("{index}{config}")).unwrap();
         let mut child = rig.command(&["add", "lab/tiny"]).spawn().unwrap();
         let begun = Instant::now();
-        // All that have this home among their variables; and of these the one that is to hang.
+        // All processes that have this home among their variables, and the one of them that hangs.
         let at_work = || -> Vec<u32> {
             let all = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
             let is_ours = |pid: &u32| {

@@ -1,4 +1,4 @@
-//! Remotes, versions and what is on the shelf, as people manage them.
+//! Remotes, versions and the shelf, as people manage them.
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
@@ -35,7 +35,7 @@ fn every_command_gives_one_json_document_when_asked() {
     );
     assert_eq!(json(&["remove", "lab/plain"]), json!({ "removed": "lab/plain" }));
     assert_eq!(json(&["remote", "remove", "main"]), json!({ "removed": "main" }));
-    // For people: a line for each, and never JSON.
+    // For people: one line each, and never JSON.
     assert_eq!(rig.hob(&["list"]).well(), "nothing is installed");
     assert_eq!(rig.hob(&["remote", "list"]).well(), "no remote is trusted");
 }
@@ -69,21 +69,21 @@ fn a_range_chooses_the_version_and_is_remembered() {
     for (words, version, range) in [
         ("lab/plain@^0.1", "0.1.4", "\"^0.1\""),
         ("lab/plain@=0.1.0", "0.1.0", "\"=0.1.0\""),
-        // A pin is changed by name alone.
+        // The name alone keeps a pin.
         ("lab/plain", "0.1.0", "\"=0.1.0\""),
         ("lab/plain@*", "0.2.0", "\"*\""),
         ("lab/plain@0.1.0", "0.1.0", "\"=0.1.0\""),
         ("lab/plain@0.1", "0.1.4", "\"^0.1\""),
         ("lab/plain", "0.1.4", "\"^0.1\""),
         ("lab/plain@0.2.0", "0.2.0", "\"=0.2.0\""),
-        // The same version, wanted otherwise.
+        // The same version with another range.
         ("lab/plain@^0.2", "0.2.0", "\"^0.2\""),
     ] {
         let before = rig.installed().first().map(|line| line.rsplit_once(' ').unwrap().1.to_owned());
         let wanted_before = wanted();
         let text = rig.hob(&["add", words]).well().to_owned();
         assert_eq!((rig.installed(), wanted().as_str()), (vec![format!("lab/plain {version}")], range), "{words}");
-        // Every change says from what to what, and none is told where there was none.
+        // Every change prints the old and the new version; a first install prints no old one.
         let was = before.filter(|before| before != version).map(|before| format!("{version} (was {before})"));
         assert!(
             was.as_ref().is_none_or(|was| text.contains(was)) && (was.is_some() == text.contains(&format!("{version} (was "))),
@@ -97,7 +97,7 @@ fn a_range_chooses_the_version_and_is_remembered() {
     let added = rig.hob(&["add", "lab/plain@0.1.4", "--json"]).json();
     let said = ["version", "version_before", "wanted", "wanted_before"].map(|key| added[key].as_str().unwrap());
     assert_eq!(said, ["0.1.4", "0.2.0", "=0.1.4", "^0.2"]);
-    // As a person writes it into the file.
+    // Written into the file by hand.
     let file = rig.home.join("hob.toml");
     let text = fs::read_to_string(&file).unwrap();
     fs::write(&file, text.replace("\"=0.1.4\"", "\"0.1.0\" # mine")).unwrap();
@@ -109,7 +109,7 @@ fn a_range_chooses_the_version_and_is_remembered() {
     let ran = rig.hob(&["add", "lab/plain"]);
     assert!(ran.exit == Some(4) && ran.stderr.contains("`latest` is not a version range"), "{ran:#?}");
     fs::write(&file, text).unwrap();
-    // Which version runs is no caller's to choose.
+    // No caller chooses which version runs.
     for words in [
         &["call", "lab/plain@0.2.0", "run", "1"][..],
         &["show", "lab/plain@0.2.0"],
@@ -141,7 +141,7 @@ fn a_remote_is_pinned_to_its_root() {
         .refused(Code::FingerprintMismatch, &["`main`", &one.fingerprint, &other.fingerprint, "`hob remote remove main`"]);
     assert_eq!(rig.hob(&["remote", "list", "--json"]).json(), json!([{ "name": "main", "url": one.url() }]));
     rig.hob(&["add", "lab/plain"]).well();
-    // As the hint says.
+    // As the hint suggests.
     rig.hob(&["remote", "remove", "main"]).well();
     add(&other.url(), &other.fingerprint).well();
     assert_eq!(rig.installed(), ["lab/plain 0.1.0"], "what was installed stays");
@@ -169,7 +169,7 @@ fn a_repository_may_be_named_by_its_folder_from_wherever_one_stands() {
 fn a_remote_that_was_half_added_or_half_removed_can_be_removed() {
     let (rig, one, other) = (Rig::new(), Signed::new(), Signed::new());
     rig.trust(&one.url(), &one.repository);
-    // As a crash between the two files leaves it: pinned, and not in `hob.toml`.
+    // The state after a crash between the two files: pinned, and not in `hob.toml`.
     fs::write(rig.home.join("hob.toml"), "").unwrap();
     assert!(rig.home.join("data/remotes/main").exists());
     let words = ["remote", "add", "main", &other.url(), "--fingerprint", &other.fingerprint];
@@ -197,7 +197,7 @@ fn an_altered_shelf_is_named_file_by_file_and_healed_by_the_next_add() {
     }
     let ran = rig.hob(&["verify"]);
     assert!(ran.exit == Some(5) && ran.stdout.contains("ALTERED") && ran.stdout.contains("pod/subject.py"), "{ran:#?}");
-    // One document for programs, with every report.
+    // For programs: one document with every report.
     let ran = rig.hob(&["verify", "--json"]);
     assert_eq!(ran.exit, Some(5));
     let fault = &ran.json()["fault"];

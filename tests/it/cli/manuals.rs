@@ -1,5 +1,4 @@
-//! What shells and `man` are told of the command line: of the very words that are read, all of them and no
-//! others.
+//! Shell completions and `man` pages: they have exactly the words that the command line accepts.
 
 use std::{collections::BTreeSet, fs, process::Command};
 
@@ -37,7 +36,7 @@ fn a_shell_completes_the_commands_and_flags_that_there_are() {
         }
         assert!(!script.contains("compile-glue"), "{shell} shows what nobody types");
     }
-    // The words of a line, the number of the one that is typed, and what it may become.
+    // The words of a line, the number of the typed one, and its completions.
     let script = rig.folder.path().join("hob.bash");
     fs::write(&script, rig.hob(&["completions", "bash"]).well()).unwrap();
     for (line, wanted) in [("hob rem", "remove remote"), ("hob call --one", "--one-shot"), ("hob repo add", "add-publisher")] {

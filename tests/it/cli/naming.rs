@@ -1,4 +1,4 @@
-//! What is typed where a recipe is wanted means the same to every command: a name, a capability, or a folder.
+//! A word in the place of a recipe means the same to every command: a name, a capability, or a folder.
 
 use std::fs;
 
@@ -12,10 +12,10 @@ use super::{
 
 const ECHO: &str = "class Subject:\n    def run(self, input):\n        return input\n";
 
-/// It can be parked.
+/// A recipe whose session can be parked.
 const KEPT: &str = "class Subject:\n    def run(self, input):\n        return input\n    def checkpoint(self):\n        return {}\n    def restore(self, state):\n        pass\n";
 
-/// Every command that takes what may be installed, for the recipe `lab/red`.
+/// Every command that takes an installed recipe, for the recipe `lab/red`.
 const COMMANDS: [&[&str]; 13] = [
     &["call", "lab/red", "run", "{}"],
     &["show", "lab/red"],
@@ -55,13 +55,13 @@ fn a_name_that_is_not_installed_is_told_of_the_folder_that_lies_there() {
             assert_eq!(hint.contains("./lab/red"), is_there, "{words:?}: {hint}");
         }
     }
-    // What the folder was given is there as long as nobody takes it by the folder's own word.
+    // The folder's grants stay until somebody revokes them by the folder's own word.
     let granted = || rig.hob(&["grant", "./lab/red", "--json"]).json()["given"].clone();
     assert_eq!(granted(), json!({ "reduced": true }));
     rig.hob(&["revoke", "./lab/red", "--reduced"]).well();
     assert_eq!(granted(), json!({}));
     rig.hob(&["revoke", "./lab/red", "--reduced"]).refused(Code::Usage, &["was not given leave for less"]);
-    // Installed, the name is the recipe whatever lies there.
+    // Once installed, the name means the recipe, whatever folder exists.
     signed.publish(&rig.folder.path().join("lab/red"));
     rig.hob(&["add", "lab/red"]).well();
     for words in [&["call", "lab/red", "run", "{}"][..], &["verify", "lab/red"], &["grant", "lab/red"], &["revoke", "lab/red", "--all"]] {
@@ -98,14 +98,14 @@ fn a_capability_and_a_folder_are_read_alike_everywhere() {
             rig.hob(words).well();
         }
     }
-    // A folder where only what is installed makes sense is called a folder.
+    // Commands for installed recipes say that the word is a folder.
     for words in [&["verify", "./red"][..], &["remove", "./red"], &["add", "./red"], &["pods", "./red"]] {
         rig.hob(words).refused(Code::Usage, &["`./red` is not a recipe name but a path", "`hob list`"]);
     }
-    // Its lines lie under the name in its manifest.
+    // The logs of a folder are stored under the name in its manifest.
     rig.hob(&["logs", "./red"]).well();
     assert_ne!(rig.hob(&["logs", "./nothing"]).exit, Some(0));
-    // What can be no name, and is a folder.
+    // A word that cannot be a name, and is a folder.
     for word in ["red", "red/"] {
         for words in [&["call", word, "run", "{}"][..], &["show", word], &["grant", word], &["revoke", word, "--all"]] {
             rig.hob(words).refused(Code::Usage, &["is not a recipe name", "did you mean the folder `./red`?"]);

@@ -1,4 +1,4 @@
-//! Two repositories with one publisher's name: whose names they are, and that it is said.
+//! Two repositories with one publisher's name: the first owns the names, and Hob says so.
 
 use hob::model::Code;
 use serde_json::json;
@@ -19,22 +19,23 @@ fn the_first_remote_that_has_a_publisher_owns_its_names() {
     let fault = rig.hob(&["add", "lab/plain", "--json"]).json()["fault"].clone();
     assert_eq!(fault["detail"]["also_in"], json!(["second"]), "{fault}");
 
-    // Named by its operator, and said whose it is.
+    // The operator names the second remote, and the output says whose `lab` it is.
     let added = rig.hob(&["add", "lab/plain", "--remote", "second", "--json"]);
     added.well();
     assert_eq!((&added.json()["remote"], &added.json()["also_in"]), (&json!("second"), &json!(["main"])));
     assert!(added.stderr.contains("this `lab` is the one of remote `second`") && added.stderr.contains("`main`"), "{added:#?}");
-    // Neither while it is installed nor after that does the second one answer for the first.
+    // The second remote does not answer for the first, neither while its recipe is installed nor after its
+    // removal.
     rig.hob(&["add", "lab/plain"]).refused(Code::NotInRepository, &says);
     rig.hob(&["remove", "lab/plain"]).well();
     rig.hob(&["add", "lab/plain"]).refused(Code::NotInRepository, &says);
-    // A version that the first one has not is not looked for elsewhere either.
+    // A version that the first remote lacks is not looked for elsewhere either.
     first.publish_plain("lab/plain", "0.1.0");
     rig.hob(&["add", "lab/plain@=0.9.0"]).refused(Code::NotInRepository, &["`main` has no version", "--remote second"]);
     let added = rig.hob(&["add", "lab/plain", "--json"]);
     added.well();
     let added = added.json();
     assert_eq!((&added["remote"], &added["version"], &added["also_in"]), (&json!("main"), &json!("0.1.0"), &json!(["second"])));
-    // One that was installed from the first is not replaced by somebody else's.
+    // A recipe from the first remote is not replaced by one of another publisher.
     rig.hob(&["add", "lab/plain", "--remote", "second"]).refused(Code::PublisherKeyChanged, &["`second`"]);
 }

@@ -1,5 +1,5 @@
-//! What goes along, what stays behind, and what is refused of it: at `hob pack`, in a call of the folder, and
-//! of a bundle that was signed with more.
+//! Files that are packed, files that stay behind, and files that are refused: at `hob pack`, in a call of the
+//! folder, and in a bundle that was signed with more.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -79,7 +79,7 @@ fn names_that_are_one_elsewhere_are_refused() {
         for words in [&["pack", &word][..], &["call", &word, "run", "1"]] {
             rig.hob(words).refused(Code::InvalidRecipe, &["are one name to file systems"]);
         }
-        // What stays behind is nobody's matter.
+        // An ignored file needs no report.
         fs::write(folder.join(".hobignore"), format!("/{one}\n")).unwrap();
         rig.hob(&["pack", &word]).well();
     }
@@ -99,7 +99,7 @@ fn what_looks_like_a_secret_does_so_in_every_case() {
         let top = folder.join("pod").join(shown);
         if top.is_dir() { fs::remove_dir_all(top) } else { fs::remove_file(path) }.unwrap();
     }
-    // A name that was spelled is meant.
+    // A name that is spelled out is intended.
     put(&folder.join("pod/CERT.Pem"), b"x");
     recipe(&folder, &format!("{WIDER}\nfiles = [\"pod/CERT.Pem\"]"));
     assert!(rig.hob(&["pack", "./red", "--json"]).json()["files"].get("pod/CERT.Pem").is_some());
@@ -142,7 +142,7 @@ fn patterns_beyond_their_bound_are_refused_and_many_plain_ones_are_not() {
     rig.hob(&["pack", "./red"]).refused(Code::TooLarge, &[".hobignore", "larger than 65536 bytes"]);
 }
 
-/// Signs the honest recipe with another manifest and more files.
+/// Signs the honest recipe with another manifest and further files.
 fn sign(den: &Den, first: &str, more: &[&str]) {
     let mut files: Vec<Raw> = den.honest.clone();
     let manifest = files.iter_mut().find(|file| file.name == b"recipe.toml").unwrap();
@@ -181,7 +181,8 @@ async fn a_bundle_that_was_signed_with_more_than_its_manifest_takes_is_not_insta
         rig.hob(&["add", "hob/plain"]).refused(Code::MetadataInvalid, &["hob/plain/0.1.0.hob", "are one name to file systems"]);
     }
     rig.assert_empty();
-    // What `pack` would have taken is installed; what looks like a secret is its publisher's to publish.
+    // Files that `pack` would have taken are installed; a publisher may publish a file that looks like a
+    // secret.
     sign(&den, files, &["data/a.txt", "pod/.config/one", "NOTICE", "LICENSES/MIT", "pod/ca.pem"]);
     rig.hob(&["add", "hob/plain"]).well();
     assert_eq!(rig.hob(&["call", "hob/plain", "run", "[1]"]).well(), "[1]");
@@ -193,7 +194,7 @@ fn what_a_key_names_and_does_not_go_along_is_told_with_the_reason() {
     let folder = rig.folder.path().join("red");
     let lock = format!("{}lock = \"pod/requirements.lock\"\n", "python = \">=3.9\"\n");
     write_recipe(&folder, "lab/red", "0.1.0", ECHO, &lock);
-    // Not there at all.
+    // The file does not exist at all.
     for words in [&["pack", "./red"][..], &["call", "./red", "run", "1"]] {
         rig.hob(words).refused(Code::InvalidRecipe, &["`pod/requirements.lock`", "make the file, or correct the key"]);
     }
@@ -202,7 +203,7 @@ fn what_a_key_names_and_does_not_go_along_is_told_with_the_reason() {
     for words in [&["pack", "./red"][..], &["call", "./red", "run", "1"]] {
         rig.hob(words).refused(Code::InvalidRecipe, &["`pod/requirements.lock`", "`.hobignore` names it"]);
     }
-    // One that no key names.
+    // A file that no key names.
     write_recipe(&folder, "lab/red", "0.1.0", ECHO, "python = \">=3.9\"\n");
     fs::remove_file(folder.join(".hobignore")).unwrap();
     let warned = rig.hob(&["pack", "./red", "--json"]);
@@ -210,7 +211,7 @@ fn what_a_key_names_and_does_not_go_along_is_told_with_the_reason() {
     assert!(warned.stderr.contains("warning: nothing in `pod/requirements.lock` is installed"), "{warned:#?}");
     write_recipe(&folder, "lab/red", "0.1.0", ECHO, &lock);
     fs::write(folder.join(".hobignore"), "*.lock\n").unwrap();
-    // The module that begins: ignored, or beside the place where it belongs.
+    // The module in which the pod begins: ignored, or outside the place where it belongs.
     fs::write(folder.join(".hobignore"), "subject.py\n").unwrap();
     rig.hob(&["pack", "./red"]).refused(Code::InvalidRecipe, &["`pod/subject.py`", "`.hobignore` names it"]);
     rig.hob(&["call", "./red", "run", "1"]).refused(Code::ImportFailed, &["pod/subject.py", "`.hobignore` names it"]);
@@ -225,7 +226,7 @@ fn what_a_key_names_and_does_not_go_along_is_told_with_the_reason() {
         }
         let _ = fs::remove_dir(folder.join(".hobignore")).or_else(|_| fs::remove_file(folder.join(".hobignore")));
     }
-    // A bundle that was packed here is no part of the next one.
+    // A bundle that was packed here is not part of the next one.
     recipe(&folder, &format!("{WIDER}\nfiles = [\"**\"]"));
     let mut command = rig.command(&["pack", "."]);
     command.current_dir(&folder);
@@ -238,7 +239,7 @@ fn however_deep_a_folder_is_the_walk_through_it_ends_in_words() {
     let rig = Rig::new();
     let folder = rig.folder.path().join("red");
     recipe(&folder, WIDER);
-    // Deeper than a path that the system takes: from the inside, by its own folder.
+    // Deeper than a path may be: each folder is made from within the one above.
     let deep = "import os, sys\nos.chdir(sys.argv[1])\nfor _ in range(3000):\n    os.mkdir('a')\n    os.chdir('a')\n";
     let gone = "import os, sys\nos.chdir(sys.argv[1])\ndepth = 0\nwhile os.path.exists('a'):\n    os.chdir('a')\n    depth += 1\nfor _ in range(depth):\n    os.chdir('..')\n    os.rmdir('a')\n";
     let pod = folder.join("pod");

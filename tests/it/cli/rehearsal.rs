@@ -1,6 +1,6 @@
-//! A folder is the rehearsal of what is installed: small recipes of every kind, called as a folder,
-//! installed, and under a server, give the same answer or the same fault, to the byte.
-//! (`tests/shipped/test_rehearsal.py` does so with the shipped ones.)
+//! A folder rehearses the installed recipe: small recipes of every kind, called as a folder, installed, and
+//! under a server, give the same answer or the same fault, byte for byte. (`tests/shipped/test_rehearsal.py`
+//! does this with the shipped recipes.)
 
 use std::{
     fs,
@@ -14,13 +14,13 @@ use super::{
     served::Serving,
 };
 
-/// One recipe, and what is called.
+/// One recipe, and a call of it.
 struct Small {
     name: &'static str,
     pod: &'static str,
-    /// At the end of `[pod]`.
+    /// Lines at the end of `[pod]`.
     more: String,
-    /// At the end of `[operations.run]`.
+    /// Lines at the end of `[operations.run]`.
     operation: &'static str,
     files: Vec<(&'static str, Vec<u8>)>,
     input: &'static str,
@@ -93,7 +93,7 @@ fn small() -> Vec<Small> {
             "import pathlib\nclass Subject:\n    def run(self, input):\n        return (pathlib.Path(__file__).parent / 'data/words.txt').read_text()\n",
         )
         .with("pod/data/words.txt", "wörter\n".as_bytes()),
-        // What it sees of itself is what is packed: nothing above it, nothing hidden, no model that is not
+        // The pod sees only its packed files: nothing above them, nothing hidden, no model that is not
         // declared.
         Small::new("sees", SEES)
             .with(".hidden", b"x")
@@ -161,13 +161,13 @@ class Subject:
         return self.seen
 "#;
 
-/// What a caller sees, without what names this run: folders, processes.
+/// The caller's view, without what identifies this run: folders, processes.
 fn seen(ran: &Ran, folders: &[PathBuf]) -> String {
     let mut fault = ran.stderr.find("error[").map_or("", |at| &ran.stderr[at..]).to_owned();
     for folder in folders {
         fault = fault.replace(folder.to_str().unwrap(), "RECIPE");
     }
-    // The name of a pod, in the path of what it left.
+    // The name of a pod, in the path of a file that it left.
     let fault: Vec<_> = fault.split_inclusive(' ').map(|word| if word.contains("host-") { "POD " } else { word }).collect();
     format!("exit {:?}\n{}\n{}", ran.exit, ran.stdout, fault.concat())
 }
@@ -202,13 +202,13 @@ fn a_recipe_gives_the_same_as_a_folder_installed_and_under_a_server() {
         }
     }
     assert!(differ.is_empty(), "{}", differ.join("\n"));
-    // They were what they were to be, and not all the same refusal.
+    // The results were the expected ones, and not all the same refusal.
     let codes: std::collections::BTreeSet<_> = alone.iter().map(|(.., ran)| ran.exit).collect();
     assert!(codes.len() >= 4, "{codes:?}");
     drop(serving);
 }
 
-/// Opens, imports or runs what it is told to.
+/// Opens, imports or runs what its input names.
 const WANTS: &str = r#"import importlib, pathlib, subprocess
 class Subject:
     def run(self, input):
@@ -261,7 +261,7 @@ fn a_file_that_stays_behind_is_named_by_the_fault_that_misses_it() {
         let hint = fault["hint"].as_str().unwrap_or_default();
         assert!(fault["detail"]["left_behind"] == behind && hint.contains(says) && hint.contains(behind), "{input}: {fault:#}");
     }
-    // What is not there at all, or is not to be found by any rule, is told as it was.
+    // A path that does not exist at all, or that no rule finds, gives the pod's own fault.
     for input in [r#"{"path": "data/other.txt", "whole": true}"#, r#"{"path": "/etc/not-there"}"#, r#"{"module": "numpy"}"#] {
         let fault = rig.hob(&["call", "./wants", "run", input, "--json"]).json()["fault"].clone();
         assert!(
@@ -269,7 +269,7 @@ fn a_file_that_stays_behind_is_named_by_the_fault_that_misses_it() {
             "{fault:#}"
         );
     }
-    // A relative path fails in the folder as installed, and is told alike.
+    // A relative path fails in the folder as it does when installed, with the same fault.
     fs::remove_file(folder.join("pod/ca.pem")).unwrap();
     signed.publish(&folder);
     rig.hob(&["add", "lab/wants"]).well();
@@ -314,14 +314,14 @@ fn a_pod_without_a_root_sees_of_its_folder_what_is_packed_too() {
             ran.well();
             assert_eq!(ran.json(), wanted, "{word} without {without}");
         }
-        // The copy of the file is named as the file.
+        // The fault names the file, not its copy.
         let ran = call("./tells", r#"{"raise": 1}"#);
         let place = folder.canonicalize().unwrap().join("pod/subject.py");
         assert!(ran.exit == Some(6) && ran.stderr.contains(place.to_str().unwrap()), "{ran:#?}");
         let fault = ran.stderr.split("error[").nth(1).unwrap();
         assert!(!fault.contains("staging"), "{ran:#?}");
     }
-    // What it was granted in its folder is beside its files: then the folder is there as it lies.
+    // If a path within the recipe folder is granted, the pod sees the folder as it lies on the disk.
     let manifest = fs::read_to_string(folder.join("recipe.toml")).unwrap();
     let data = folder.canonicalize().unwrap().join("data");
     fs::write(folder.join("recipe.toml"), format!("{manifest}\n[permissions]\nread = [\"{}\"]\n", data.display())).unwrap();

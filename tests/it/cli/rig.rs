@@ -1,6 +1,6 @@
-//! The real program with a home of its own, and real signed repositories for it to install from.
+//! The real program with a home of its own, and real signed repositories from which it installs.
 //!
-//! Apart from the tests, so that each of them reads as what was done and what came of it.
+//! Tests use it so that each of them shows only its steps and their results.
 
 use std::{
     fs,
@@ -22,10 +22,10 @@ use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 
 use crate::repository::world::copy;
 
-/// A command that takes longer hangs.
+/// A command that takes longer than this hangs.
 const RUN_SECONDS: u64 = 120;
 
-/// Runs a command with a terminal for its standard error, and tells of it in JSON.
+/// Runs a command with a terminal for its standard error, and reports as JSON.
 const ON_TERMINAL: &str = r#"
 import fcntl, json, os, pty, struct, subprocess, sys, termios, threading
 ours, theirs = pty.openpty()
@@ -47,7 +47,7 @@ looking.join()
 print(json.dumps({"exit": process.returncode, "stdout": stdout.decode(), "stderr": shown.decode()}))
 "#;
 
-/// What became of one run of the program.
+/// The result of one run of the program.
 #[derive(Debug)]
 pub struct Ran {
     pub exit: Option<i32>,
@@ -56,21 +56,21 @@ pub struct Ran {
 }
 
 impl Ran {
-    /// It ended well; gives what it printed.
+    /// Asserts that it succeeded; returns its stdout.
     #[track_caller]
     pub fn well(&self) -> &str {
         assert_eq!(self.exit, Some(0), "{self:#?}");
         self.stdout.trim_end()
     }
 
-    /// The whole of stdout is one JSON document.
+    /// Parses all of stdout as one JSON document.
     #[track_caller]
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("not one JSON document ({error}): {self:#?}"))
     }
 
-    /// It failed with this fault and its documented exit code, said each of `parts`, gave a next step, and
-    /// printed nothing on stdout.
+    /// Asserts that it failed with this fault and its documented exit code, printed each of `parts` and a
+    /// next step, and printed nothing on stdout.
     #[track_caller]
     pub fn refused(&self, code: Code, parts: &[&str]) {
         assert_eq!(self.exit, Some(i32::from(code.exit())), "{self:#?}");
@@ -111,13 +111,13 @@ impl Rig {
         run(self.command(words), b"")
     }
 
-    /// With that on standard input.
+    /// Runs `hob` with `input` on standard input.
     pub fn hob_reading(&self, words: &[&str], input: &[u8]) -> Ran {
         run(self.command(words), input)
     }
 
-    /// With standard error on a terminal of 100 columns, and standard output not: what `hob` wrote to either,
-    /// as it was.
+    /// Runs `hob` with standard error on a terminal of 100 columns, and standard output not on one; returns
+    /// the raw output of both.
     pub fn hob_on_terminal(&self, words: &[&str]) -> Ran {
         let words: Vec<&str> = ["-c", ON_TERMINAL, env!("CARGO_BIN_EXE_hob")].iter().chain(words).copied().collect();
         let ran = self.python(&words, b"");
@@ -126,7 +126,7 @@ impl Rig {
         Ran { exit: found["exit"].as_i64().map(|exit| exit as i32), stdout: text("stdout"), stderr: text("stderr") }
     }
 
-    /// The interpreter of all tests, with this home.
+    /// Runs the interpreter of all tests, with this home.
     pub fn python(&self, words: &[&str], input: &[u8]) -> Ran {
         let mut command = Command::new(&tools().0);
         command.args(words).env("HOB_HOME", &self.home).env("HOB_PYTHON", &tools().0).env_remove("HOB_LOG");
@@ -141,7 +141,7 @@ impl Rig {
         self.hob(&["remote", "add", "main", url, "--root", root.to_str().unwrap()]).well();
     }
 
-    /// Names and versions that the program says are installed.
+    /// The names and versions that the program lists as installed.
     #[track_caller]
     pub fn installed(&self) -> Vec<String> {
         let ran = self.hob(&["list", "--json"]);
@@ -151,7 +151,7 @@ impl Rig {
         list.as_array().unwrap().iter().map(line).collect()
     }
 
-    /// Nothing is installed, and nothing of an attempt lies about.
+    /// Asserts that nothing is installed, and that no attempt left anything.
     #[track_caller]
     pub fn assert_empty(&self) {
         assert_eq!(self.installed(), [""; 0]);
@@ -161,7 +161,7 @@ impl Rig {
         }
     }
 
-    /// A recipe folder without glue; `pod` is the source of `pod/subject.py`, `more` goes at the end of
+    /// A recipe folder without glue; `pod` is the source of `pod/subject.py`, `more` goes to the end of
     /// `[pod]`.
     pub fn recipe(&self, name: &str, pod: &str, more: &str) -> PathBuf {
         let folder = self.folder.path().join(name.replace('/', "-"));
@@ -170,7 +170,7 @@ impl Rig {
     }
 }
 
-/// Runs a command to its end, which comes in time.
+/// Runs a command to its end, which must come in time.
 pub fn run(mut command: Command, input: &[u8]) -> Ran {
     if !input.is_empty() {
         command.stdin(Stdio::piped());
@@ -187,7 +187,7 @@ pub fn run(mut command: Command, input: &[u8]) -> Ran {
         late
     });
     if let Some(mut stdin) = child.stdin.take() {
-        // A program that stops reading what is too long closes its end.
+        // A program that stops reading an input that is too long closes its end.
         let _ = stdin.write_all(input);
     }
     let output = child.wait_with_output().unwrap();
@@ -202,12 +202,11 @@ pub fn signal(pid: u32, signal: rustix::process::Signal) {
     rustix::process::kill_process(pid, signal).unwrap();
 }
 
-/// An interpreter and a `uv` for all tests of this binary; the second is fetched once when the machine has
-/// none.
+/// An interpreter and a `uv` for all tests of this binary; the `uv` is fetched once if the machine has none.
 pub fn tools() -> &'static (PathBuf, PathBuf) {
     static TOOLS: OnceLock<(PathBuf, PathBuf)> = OnceLock::new();
     TOOLS.get_or_init(|| {
-        // A thread of its own: the caller may be inside a runtime.
+        // On a separate thread, because the caller may be inside a runtime.
         let found = std::thread::spawn(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
@@ -221,13 +220,13 @@ pub fn tools() -> &'static (PathBuf, PathBuf) {
     })
 }
 
-/// Glue that hands on what it gets, as a component.
+/// Glue that passes its input on, as a component.
 pub fn glue() -> &'static [u8] {
     static GLUE: OnceLock<Vec<u8>> = OnceLock::new();
     GLUE.get_or_init(|| component(include_str!("../../guests/pass.wat")))
 }
 
-/// A module in text as a component of the world of glue.
+/// Turns a module in text form into a component of the glue world.
 pub fn component(wat: &str) -> Vec<u8> {
     let mut module = wat::parse_str(wat).unwrap();
     let mut resolve = wit_parser::Resolve::default();
@@ -239,7 +238,7 @@ pub fn component(wat: &str) -> Vec<u8> {
 
 pub const LOCK: &str = "six==1.17.0 \\\n    --hash=sha256:4721f391ed90541fddacab5acf947aa0d3dc7d27b2e1e8eda2be8970586c3274\n";
 
-/// Prints wherever a program can, and answers with what its environment and its model hold.
+/// Prints wherever a program can, and returns the content of its environment and its model.
 pub const TINY: &str = r#"import os, sys
 class Tiny:
     def load(self, models):
@@ -325,7 +324,7 @@ impl Signed {
         Rig::new().hob(&words).well();
     }
 
-    /// Publishes a recipe folder whatever its glue is, as somebody who wants it published can.
+    /// Publishes a recipe folder without checking its glue, as a publisher with other tools can.
     pub async fn publish_unchecked(&self, recipe: &Path) {
         let (packed, keys) = (pack(recipe).unwrap(), Keys::at(&self.keys));
         publish(&self.repository, &keys, &packed, &recipe.join("models"), jiff::Timestamp::now(), &Silent).await.unwrap();
@@ -360,7 +359,7 @@ impl Signed {
         repository::refresh(&self.repository, &keys, jiff::Timestamp::now()).await.unwrap();
     }
 
-    /// The repository as it is now, elsewhere.
+    /// A copy of the repository's current state.
     pub fn copy(&self, name: &str) -> PathBuf {
         let to = self.folder.path().join("copies").join(name);
         copy(&self.repository, &to);
@@ -383,18 +382,18 @@ pub fn current(repository: &Path, role: &str) -> PathBuf {
     }
 }
 
-/// The published file whose name ends so, e.g. `.0.1.0.hob`.
+/// The published file whose name has this ending, e.g. `.0.1.0.hob`.
 pub fn target(repository: &Path, recipe: &str, end: &str) -> PathBuf {
     let files = fs::read_dir(repository.join("targets").join(recipe)).unwrap().map(|entry| entry.unwrap().path());
     files.filter(|path| path.to_str().unwrap().ends_with(end)).last().unwrap()
 }
 
-/// Processes whose command line names something below `folder`.
+/// The processes that have something below `folder` among their variables.
 pub fn processes_of(folder: &Path) -> Vec<u32> {
     let all = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     let names = |pid: &u32| {
-        // By its variables: its arguments are what it shows as its title, and a host has the folder among its
-        // own variables.
+        // The variables tell: the arguments of a pod show its title, and a host has the folder among its own
+        // variables.
         let variables = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         let variables = String::from_utf8_lossy(&variables);
         variables.split('\0').any(|variable| variable.starts_with("HOB_POD=")) && variables.contains(folder.to_str().unwrap())

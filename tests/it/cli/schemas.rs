@@ -1,5 +1,5 @@
-//! What a schema says is held: at the author's desk, at an install and at a call; and what an older Hob
-//! installed keeps working.
+//! Schemas are enforced: at `hob pack`, at an install and at a call; and recipes that an older Hob installed
+//! keep working.
 
 use std::{fs, io::Read, path::Path};
 
@@ -14,7 +14,7 @@ use super::{
 
 const ECHO: &str = "class Subject:\n    def run(self, input):\n        return input\n";
 
-/// A recipe `lab/red` whose schemas are these lines of TOML.
+/// A recipe `lab/red` with these lines of TOML as its schemas.
 fn recipe(folder: &Path, input: &str, output: &str) {
     write_recipe(folder, "lab/red", "0.1.0", ECHO, "python = \">=3.9\"\n");
     let manifest = fs::read_to_string(folder.join("recipe.toml")).unwrap();
@@ -73,7 +73,7 @@ async fn a_signed_recipe_that_says_a_format_that_does_not_exist_is_not_installed
 }
 
 /// Gives `hob.lock` and the shelf the form in which an older Hob left them: without an edition, and with
-/// `text` in place of as long a `text` of the manifest.
+/// `text` in place of `replaced`, which has the same length, in the manifest.
 fn as_older(rig: &Rig, replaced: &str, text: &str) {
     let home = hob::model::Home::at(&rig.home);
     let read = |path: &Path| fs::read_to_string(path).unwrap();
@@ -115,7 +115,7 @@ fn what_an_older_hob_installed_keeps_working_and_says_what_it_does_not_hold() {
     rig.hob(&nobody).refused(Code::InvalidInput, &["`/mail`"]);
     assert!(!rig.hob(&["list"]).stderr.contains("older"));
 
-    // Its manifest is one that is refused today.
+    // Its manifest would be refused today.
     as_older(&rig, "email", "emial");
     rig.hob(&nobody).well();
     rig.hob(&["verify"]).well();
@@ -124,7 +124,7 @@ fn what_an_older_hob_installed_keeps_working_and_says_what_it_does_not_hold() {
     assert!(listed.json()[0]["warnings"][0].as_str().unwrap().starts_with(warning), "{listed:#?}");
     assert!(listed.stderr.contains("lab/red: installed by an older Hob"), "{listed:#?}");
     assert!(rig.hob(&["show", "lab/red"]).well().contains(warning));
-    // Whoever calls can do nothing about it: it is told to who lists, looks after the machine, or serves.
+    // Callers can do nothing about it, so `hob list`, `hob doctor` and `hob serve` report it.
     let logging = |words: &[&str], level: &str| {
         let mut command = rig.command(words);
         command.env("HOB_LOG", level);
@@ -138,11 +138,12 @@ fn what_an_older_hob_installed_keeps_working_and_says_what_it_does_not_hold() {
     let mut said = String::new();
     serving.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     assert!(said.contains("installed by an older Hob") && said.contains("emial"), "{said}");
-    // To add what is there changes nothing of it.
+    // Adding the installed version changes nothing.
     rig.hob(&["add", "lab/red"]).well();
     rig.hob(&nobody).well();
 
-    // One that is taken today says that it is not held, until it is added again: also for a server that runs.
+    // A recipe that is accepted today is reported as not enforced until it is added again, also to a running
+    // server.
     as_older_again(&rig);
     let serving = Serving::start(&rig, &[]);
     rig.hob(&nobody).well();
@@ -153,14 +154,14 @@ fn what_an_older_hob_installed_keeps_working_and_says_what_it_does_not_hold() {
     drop(serving);
 }
 
-/// The same recipe as it was published, still in the form of an older Hob.
+/// The same recipe as published, still in the form of an older Hob.
 fn as_older_again(rig: &Rig) {
     rig.hob(&["remove", "lab/red"]).well();
     rig.hob(&["add", "lab/red"]).well();
     as_older(rig, "email", "email");
 }
 
-/// The manifest of `folder` with this in place of that.
+/// Replaces a text in the manifest of `folder`.
 fn edit(folder: &Path, replaced: &str, text: &str) {
     let path = folder.join("recipe.toml");
     let before = fs::read_to_string(&path).unwrap();
@@ -179,7 +180,7 @@ fn a_schema_in_a_file_says_null_and_travels_with_the_recipe() {
     rig.hob(&["show", "./red"])
         .refused(Code::InvalidManifest, &["recipe.toml:14: operations.run.input: `schemas/run.json`: there is no such file"]);
     put(&schema, br#"{"properties": {"a": {"enum": ["x", null], "default": null}, "text": true}}"#);
-    // Not among what Hob 0.1.0 takes.
+    // Hob 0.1.0 does not accept this file.
     for words in [&["pack", "./red"][..], &["call", "./red", "run", "{}"]] {
         rig.hob(words).refused(Code::InvalidRecipe, &["operations.run.input", "`schemas/run.json`", ">=0.1.1"]);
     }
@@ -192,7 +193,7 @@ fn a_schema_in_a_file_says_null_and_travels_with_the_recipe() {
         rig.hob(&["call", recipe, "run", r#"{"a": "y"}"#]).refused(Code::InvalidInput, &["`/a`"]);
         assert_eq!(rig.hob(&["show", recipe, "--json"]).json()["operations"][0]["input"]["properties"]["a"]["enum"], json!(["x", null]));
     }
-    // As every file of a recipe.
+    // The file is checked like every other file of a recipe.
     let installed = rig.hob(&["show", "lab/red", "--json"]).json()["folder"].as_str().unwrap().to_owned();
     let installed = Path::new(&installed).join("schemas/run.json");
     fs::set_permissions(&installed, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
@@ -216,7 +217,7 @@ fn a_schema_in_a_file_says_null_and_travels_with_the_recipe() {
         rig.hob(&["pack", "./red"])
             .refused(Code::InvalidManifest, &[&format!("`{path}` is not the path of a JSON file inside the recipe")]);
     }
-    // Below `pod/` it goes along for every Hob.
+    // Below `pod/`, every Hob packs it.
     recipe(&folder, "\"pod/run.json\"", "{}");
     put(&folder.join("pod/run.json"), b"true");
     rig.hob(&["pack", "./red"]).well();
@@ -320,7 +321,7 @@ fn glue_answers_an_operation_that_the_pod_lacks() {
     edit(&folder, "[pod]", "[glue]\nworld = \"0.1\"\n\n[pod]");
     put(&folder.join("glue.wasm"), &component(include_str!("../../guests/pass.wat")));
     assert_eq!(rig.hob(&["call", "./red", "run", "1"]).well(), "1");
-    // Glue that asks the pod for it all the same is told.
+    // Glue that asks the pod for that operation gets the fault.
     let fault = rig.hob(&["call", "./red", "extra", "1", "--json"]).json()["fault"].clone();
     assert!(fault["code"] == "recipe_failed" && fault["message"].as_str().unwrap().contains("no method `extra`"), "{fault}");
     put(&folder.join("glue.wasm"), &component(include_str!("../../guests/echo.wat")));
@@ -358,13 +359,13 @@ fn a_case_may_have_blobs_chunks_and_faults_of_the_recipes_own() {
     let other = ("input.json", r#"{"operation": "rum", "input": {}}"#);
     let ran = case(&[other, ("output.json", "{}")]);
     assert!(ran.stderr.contains("calls an operation that is not there") && ran.stderr.contains("hint: correct `operation`"), "{ran:#?}");
-    // What the manifest declares and no method takes is the recipe's.
+    // If the manifest declares an operation and no method takes it, the recipe is at fault.
     put(&folder.join("pod/subject.py"), b"class Subject:\n    def run(self, input):\n        return input\n");
     case(&[with, ("a.png", "12345678"), ("output.json", "{}")]).well();
     put(&rig.folder.path().join("a.png"), b"1");
     let signature = "write `def run(self, input, blobs):`";
     rig.hob(&["call", "./red", "run", "{}", "--blob", "picture=a.png"]).refused(Code::RecipeFailed, &["no parameter `blobs`", signature]);
-    // And the hint of what failed is the case's.
+    // The hint of the failed case names the case.
     let failed = rig.hob(&["test", "./red"]);
     assert!(failed.stdout.contains("hint: it is called with") && failed.stderr.contains(signature), "{failed:#?}");
 }

@@ -1,5 +1,5 @@
-//! Passwords and tokens in addresses: nothing that Hob prints, logs or keeps shows them, beside `hob.toml`,
-//! where they were typed.
+//! Passwords and tokens in addresses: nothing that Hob prints, logs or stores shows them, except `hob.toml`,
+//! into which they were typed.
 
 use std::fs;
 
@@ -15,7 +15,7 @@ const PASSWORD: &str = "p4ssw0rd-of-the-operator";
 const TOKEN: &str = "t0ken-of-the-operator";
 const SIGNATURE: &str = "s1gnature-of-a-redirect";
 
-/// All that a run of the program said, with every word of every layer in its log.
+/// The output of all runs of the program, with every log message of every layer.
 struct Said(Rig, Vec<Ran>);
 
 impl Said {
@@ -52,7 +52,7 @@ fn no_output_shows_a_password_or_a_token_of_an_address() {
     };
     let served = honest.clone();
     let server = Server::new(move |seen, _| served(&seen.path));
-    // What is no passing trouble, so that `uv` tries once.
+    // A permanent error, so that `uv` tries once.
     let index = Server::new(|_, _| Reply::new(400, &[], b""));
     let with = |url: &str| url.replacen("://", &format!("://me:{PASSWORD}@"), 1);
     let (address, root) = (with(&server.url), signed.repository.join("metadata/1.root.json"));
@@ -70,7 +70,7 @@ fn no_output_shows_a_password_or_a_token_of_an_address() {
     said.fault(&["add", "lab/packed"], Code::EnvironmentFailed);
     assert!(!index.seen().is_empty(), "the index was asked");
 
-    // What a server answers.
+    // The address of a redirect.
     let elsewhere = format!("http://127.0.0.1:9/x?signature={SIGNATURE}");
     server.answer(move |_, _| redirect(&elsewhere));
     said.fault(&["add", "lab/plain"], Code::RepositoryUnreachable);
@@ -81,7 +81,7 @@ fn no_output_shows_a_password_or_a_token_of_an_address() {
     said.fault(&["add", "lab/plain"], Code::RepositoryUnreachable);
     server.answer(move |seen, _| if seen.path.ends_with("timestamp.json") { Reply::new(404, &[], b"") } else { honest(&seen.path) });
     said.fault(&["add", "lab/plain"], Code::RepositoryUnreachable);
-    // Addresses that are none, or lead nowhere.
+    // Malformed addresses, and addresses that lead nowhere.
     let nowhere = format!("http://me:{PASSWORD}@127.0.0.1:9/");
     let hex = "0".repeat(64);
     said.fault(&["remote", "add", "dead", &nowhere, "--fingerprint", &hex], Code::RepositoryUnreachable);
@@ -104,7 +104,7 @@ fn no_output_shows_a_password_or_a_token_of_an_address() {
         }
         assert!(!fs::read_to_string(rig.home.join("hob.lock")).unwrap().contains(secret));
     }
-    // And what reads a wrong `hob.toml`.
+    // Every reader of a malformed `hob.toml`.
     fs::write(rig.home.join("hob.toml"), format!("[[remote]]\nname = \"a\"\nurl = \"gopher://me:{PASSWORD}@example.org\"\n")).unwrap();
     let ran = rig.hob(&["remote", "list"]);
     ran.refused(Code::InvalidConfig, &["gopher://***@example.org"]);

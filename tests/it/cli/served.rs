@@ -1,7 +1,7 @@
-//! A running `hob serve` for the tests, a recipe for it to serve, and HTTP by hand.
+//! A running `hob serve` for the tests, a recipe for it to serve, and HTTP requests written byte by byte.
 //!
-//! By hand on a socket rather than through a client, because a client will not hang up in the middle, send
-//! half a head or claim a length that does not come.
+//! The requests are written on a socket, because an HTTP client does not hang up midway, send half a head or
+//! announce a wrong length.
 
 use std::{
     fs,
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::rig::{Rig, Signed, signal, write_recipe};
 
-/// Does what its input says; what it cannot be asked for over the wire it says by files.
+/// Does what its input says; it reports through files what it cannot report over the wire.
 const WORKER: &str = r#"import os, pathlib, time
 import hob_pod
 class Subject:
@@ -52,7 +52,7 @@ class Subject:
         return input
 "#;
 
-/// A home with `lab/worker` installed, which may write below `open` in the folder of its author.
+/// A home with `lab/worker` installed, which may write below `open` in its author's folder.
 pub fn with_worker() -> (Rig, Signed) {
     let (rig, signed) = (Rig::new(), Signed::new());
     let folder = signed.folder.path().join("worker");
@@ -70,20 +70,20 @@ pub fn with_worker() -> (Rig, Signed) {
 pub struct Serving {
     pub child: Child,
     pub socket: PathBuf,
-    /// Its address, where it listens on one.
+    /// The TCP address, if it listens on one.
     pub address: Option<String>,
-    /// Where its token lies.
+    /// The path of its token.
     pub token: Option<PathBuf>,
 }
 
 impl Serving {
-    /// Starts it and waits until it says where it is.
+    /// Starts a server and waits until it prints where it listens.
     #[track_caller]
     pub fn start(rig: &Rig, words: &[&str]) -> Serving {
         Serving::start_with(rig, words, &[])
     }
 
-    /// The same, with more variables.
+    /// The same with further variables.
     #[track_caller]
     pub fn start_with(rig: &Rig, words: &[&str], variables: &[(&str, &str)]) -> Serving {
         let mut command = rig.command(&[&["serve", "--json"], words].concat());
@@ -91,7 +91,7 @@ impl Serving {
         Serving::started(command)
     }
 
-    /// What `command` starts, once it says where it is.
+    /// Starts `command`, and waits until it prints where it listens.
     #[track_caller]
     pub fn started(mut command: Command) -> Serving {
         let mut child = command.spawn().unwrap();
@@ -115,13 +115,13 @@ impl Serving {
         stream
     }
 
-    /// One request on a connection of its own.
+    /// Sends one request on a connection of its own.
     #[track_caller]
     pub fn ask(&self, head: &str, body: &[u8]) -> Answer {
         ask(self.connect(), head, body).unwrap_or_else(|| panic!("no answer to {head}"))
     }
 
-    /// A signal, and then its end within so many seconds.
+    /// Sends a signal, and waits at most `seconds` for the end.
     #[track_caller]
     pub fn end(&mut self, with: Signal, seconds: u64) -> ExitStatus {
         signal(self.child.id(), with);
@@ -169,7 +169,7 @@ impl Answer {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// The code of the fault that it is.
+    /// The code of the fault in the answer.
     #[track_caller]
     pub fn code(&self) -> String {
         assert!(self.head.to_lowercase().contains("content-type: application/json"), "{self:?}");
@@ -177,7 +177,7 @@ impl Answer {
     }
 }
 
-/// The bytes of a request whose head begins so; more lines may follow the first.
+/// The bytes of a request with this first line; `head` may contain further lines.
 pub fn request(head: &str, body: &[u8]) -> Vec<u8> {
     let length = if head.contains("content-length") || head.contains("transfer-encoding") {
         String::new()
@@ -189,9 +189,9 @@ pub fn request(head: &str, body: &[u8]) -> Vec<u8> {
     [format!("{first} HTTP/1.1\r\nhost: hob\r\nconnection: close\r\n{more}{length}\r\n").as_bytes(), body].concat()
 }
 
-/// Sends a request and reads its answer to the end; none when the line was closed without one.
+/// Sends a request and reads the whole answer; `None` if the connection was closed without one.
 pub fn ask(mut stream: impl Read + Write, head: &str, body: &[u8]) -> Option<Answer> {
-    // A server that has seen enough stops reading.
+    // A server stops reading once it has decided.
     let _ = stream.write_all(&request(head, body));
     let mut bytes = Vec::new();
     let _ = stream.read_to_end(&mut bytes);
@@ -200,7 +200,7 @@ pub fn ask(mut stream: impl Read + Write, head: &str, body: &[u8]) -> Option<Ans
     Some(Answer { status: head.split(' ').nth(1)?.parse().ok()?, head: head.to_owned(), body: unchunked(head, body)? })
 }
 
-/// A body as it was before it was cut into chunks; none when it broke off.
+/// Joins the chunks of a body; `None` if it is incomplete.
 fn unchunked(head: &str, body: &str) -> Option<String> {
     let head = head.to_lowercase();
     if !head.contains("transfer-encoding: chunked") {
@@ -219,7 +219,7 @@ fn unchunked(head: &str, body: &str) -> Option<String> {
     }
 }
 
-/// The words of a general call.
+/// The body of a general call.
 pub fn general(recipe: &str, operation: &str, input: &Value) -> Vec<u8> {
     json!({ "recipe": recipe, "operation": operation, "input": input }).to_string().into_bytes()
 }

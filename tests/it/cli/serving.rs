@@ -1,5 +1,5 @@
-//! `hob serve` and what talks to it: the same words come out as from a host of one's own, nothing of a call
-//! is left when its caller is gone, and the server ends in order or is survived.
+//! `hob serve` and its clients: the output is the same as from a host of one's own, nothing of a call is left
+//! when its caller is gone, and clients survive the server's end.
 
 use std::{
     fs,
@@ -23,7 +23,7 @@ use super::{
 const NONE_RUNS: &str = "no host is running";
 const NONE_RUNS_TEXT: &str = "no host is running: `hob serve` starts one";
 
-/// Asks that the pods of the running server were sent, or none when it has no pod.
+/// Number of asks that the pods of the running server got; `None` if it has no pod.
 fn asked(rig: &Rig) -> Option<u64> {
     let pods = rig.hob(&["pods", "--json"]);
     pods.well();
@@ -70,7 +70,8 @@ fn a_call_through_the_server_says_what_a_call_in_a_host_of_its_own_says() {
     }
     let whole = rig.hob(&["call", "hob/echo", "echo", r#"{"text": "hello"}"#, "--json"]).json();
     assert_eq!((&whole["output"], &whole["recipe"], &whole["version"]), (&json!({ "length": 5 }), &json!("hob/echo"), &json!("0.1.0")));
-    // It was the server's pod, and it was one pod; a call for one shot and a folder are not the server's.
+    // One pod of the server did all the work; calls with `--one-shot` and calls of folders do not go to the
+    // server.
     let before = asked(&rig);
     assert!(before.unwrap() >= 5, "{before:?}");
     let echo = concat!(env!("CARGO_MANIFEST_DIR"), "/recipes/echo");
@@ -87,7 +88,7 @@ fn a_call_through_the_server_says_what_a_call_in_a_host_of_its_own_says() {
 fn blobs_cross_the_socket_both_ways() {
     let (rig, _signed) = with_worker();
     let _serving = Serving::start(&rig, &[]);
-    // Every byte there is, and enough of them to come in many pieces.
+    // Every byte value, and enough of them to come in many pieces.
     let bytes: Vec<u8> = (0..3_000_000_u32).map(|at| (at % 251) as u8).collect();
     let (given, turned) = (rig.folder.path().join("given"), rig.folder.path().join("turned"));
     fs::write(&given, &bytes).unwrap();
@@ -137,7 +138,7 @@ fn whoever_hangs_up_cancels_the_call_down_to_the_worker() {
                 })
             }
             _ => {
-                // Nothing may begin of what did not come whole.
+                // A request that did not arrive completely must have no effect.
                 let mut stream = serving.connect();
                 let bytes = request(plain, &body);
                 stream.write_all(&bytes[..bytes.len() - 1]).unwrap();
@@ -155,7 +156,7 @@ fn whoever_hangs_up_cancels_the_call_down_to_the_worker() {
         hang_up();
         let took = wait_for(&ended);
         assert!(took < Duration::from_millis(limits::CANCEL_GRACE_MS), "{way}: the worker went on for {took:?}");
-        // The next call is untouched.
+        // The next call is not affected.
         assert_eq!(serving.ask(plain, br#"{"next": 1}"#).json(), json!({ "next": 1 }), "{way}");
     }
     workers.dedup();
@@ -187,7 +188,7 @@ fn over_tcp_nothing_is_told_without_the_token() {
     let answer = tcp(&format!("POST /v1/recipes/hob/echo/repeat{with}"), r#"{"text": "a", "count": 3}"#);
     assert_eq!((answer.status, answer.body.as_str()), (200, r#"{"count":3}"#));
     assert!(answer.head.contains("x-hob-chunks-left: 3"), "{answer:?}");
-    // Made once, and shown to nobody.
+    // The token is made once, and printed nowhere.
     let mut serving = serving;
     serving.end(Signal::TERM, 10);
     let mut said = String::new();
@@ -247,8 +248,7 @@ fn every_failure_over_http_is_a_fault_with_its_status() {
         let others = ["the operator's `hob ", "the author's `hob "].iter().fold(hint.to_owned(), |hint, theirs| hint.replace(theirs, ""));
         assert!(!others.contains("`hob ") && !others.contains("`--") && !others.contains("`Host::"), "{head}: {hint}");
     }
-    // The same fault in the words of who reads it: over HTTP, and through the same server at the command
-    // line.
+    // The same fault in the words of each door: over HTTP, and at the command line through the same server.
     let unknown = serving.ask("POST /v1/recipes/hob/echo/nothing", b"{}").json();
     assert_eq!(unknown["fault"]["hint"], "the operator's `hob show hob/echo` lists its operations with their schemas");
     assert_eq!(unknown["fault"]["hint_parts"][0], json!({ "do": "show", "of": ["hob/echo"] }));
@@ -277,7 +277,7 @@ fn every_failure_over_http_is_a_fault_with_its_status() {
         (answer.status, serde_json::from_str::<Value>(&answer.body).unwrap()["fault"]["code"].clone()),
         (200, json!("invalid_input"))
     );
-    // What is no HTTP is refused as well, and the server goes on.
+    // Bytes that are not HTTP are refused too, and the server continues.
     let mut stream = serving.connect();
     stream.write_all(b"hello\r\n\r\n").unwrap();
     let mut said = String::new();
@@ -302,7 +302,7 @@ fn a_killed_server_is_survived_and_there_is_never_more_than_one() {
         rig.hob(&["pods"]).refused(Code::NotServing, &[NONE_RUNS]);
         assert_eq!(rig.hob(&call).well(), r#"{"length":5}"#, "in a host of its own");
     }
-    // Many at once: one serves, the others say so.
+    // Five at once: one serves, the others report that.
     let mut children: Vec<_> = (0..5).map(|_| rig.command(&["serve"]).spawn().unwrap()).collect();
     let begun = Instant::now();
     let mut refused = 0;
@@ -342,7 +342,7 @@ fn a_server_that_is_told_to_end_under_load_answers_all_who_came_and_leaves_nothi
         for number in 0..16 {
             let (done, refused, told, socket) = (&done, &refused, &told, &socket);
             scope.spawn(move || {
-                // Until nobody is there any more. Who was let in gets an answer.
+                // Until the server is gone. An accepted client gets an answer.
                 while let Ok(stream) = UnixStream::connect(socket) {
                     let body = json!({ "do": "sleep", "seconds": 0.004, "number": number });
                     let answer = ask(stream, head, body.to_string().as_bytes()).expect("an answer to each who connected");
@@ -386,7 +386,7 @@ fn a_second_signal_ends_the_calls_that_a_first_one_waits_for_and_their_callers_a
     std::thread::sleep(Duration::from_millis(1_000));
     assert!(serving.child.try_wait().unwrap().is_none(), "it waits for the call");
     assert!(!folder.path().join("ended").exists(), "the call goes on");
-    // Nobody new is let in: this is a host of its own.
+    // The server accepts nobody any more, so this call uses a host of its own.
     assert_eq!(rig.hob(&["call", "lab/worker", "run", "{}"]).well(), "{}");
     let sent = Instant::now();
     assert_eq!(serving.end(Signal::TERM, 20).code(), Some(0));
@@ -426,7 +426,7 @@ class Subject:
         rig.hob(&["add", name]).well();
         assert_eq!(rig.hob(&["call", name, "run", "7"]).well(), "7");
     }
-    // One goes after its call, the other with its server.
+    // One pod ends after its call, the other with its server.
     let begun = Instant::now();
     while !told("lab/replaced") {
         assert!(begun.elapsed() < Duration::from_secs(60), "{:#?}", rig.hob(&["logs"]));
@@ -488,7 +488,7 @@ fn a_one_shot_call_over_http_has_a_pod_of_its_own() {
     let (first, second) = (pid(true), pid(true));
     assert!(first != warm && second != warm && first != second, "{warm} {first} {second}");
     assert_eq!(pid(false), warm);
-    // They end behind their answers.
+    // They end after their answers.
     let begun = Instant::now();
     while [first, second].into_iter().any(|pid| crate::support::is_running(pid as u32)) {
         assert!(begun.elapsed() < Duration::from_secs(10), "a pod for one call stays");
@@ -496,7 +496,7 @@ fn a_one_shot_call_over_http_has_a_pod_of_its_own() {
     }
 }
 
-/// A server has loaded a recipe once; what it runs later is held against what was installed all the same.
+/// A server has loaded a recipe once; what runs later is compared with the installed files all the same.
 #[test]
 fn a_pod_that_starts_under_a_running_server_runs_what_was_installed() {
     let (rig, _signed) = with_worker();
@@ -554,7 +554,7 @@ fn a_server_is_ready_while_calls_are_taken_and_lives_also_when_they_are_not() {
     assert_eq!((answer.status, answer.json()), (503, json!({ "ready": false, "why": "invalid_config" })));
     assert!(answer.head.to_lowercase().contains("\r\nretry-after: 1"), "{answer:?}");
     assert_eq!(call.json()["fault"]["code"], "invalid_config", "what it says is so");
-    // So it is told to whoever looks, with why and what to do.
+    // The status tells it, with the reason and the next step.
     let health = serving.ask("GET /v1/health", b"");
     let told = health.json();
     assert_eq!((health.status, &told["healthy"], &told["accepts"]), (503, &json!(false), &json!(false)));
@@ -564,7 +564,7 @@ fn a_server_is_ready_while_calls_are_taken_and_lives_also_when_they_are_not() {
     assert!(status.well().contains("refusing all calls, not healthy\n"), "{status:?}");
     assert!(status.stdout.contains("refusing all calls as invalid_config: ") && status.stdout.contains("hob.toml"), "{status:?}");
     assert_eq!(rig.hob(&["status", "--json"]).json()["refused"]["code"], "invalid_config");
-    // Nothing is to start it anew for that.
+    // A service manager must not restart the server for that.
     assert_eq!(serving.ask("GET /livez", b"").status, 200);
     fs::write(&config, whole).unwrap();
     assert_eq!((serving.ask("GET /v1/health", b"").status, ready().status), (200, 200));
@@ -578,7 +578,7 @@ fn a_calls_own_deadline_holds_for_the_client_of_a_server_that_stands_still() {
     let call = |more: &[&str]| rig.hob(&[&["call", "hob/echo", "echo", r#"{"text": "hello"}"#], more].concat());
     call(&["--deadline", "20s"]).well();
     signal(serving.child.id(), Signal::STOP);
-    // Not told after the thirty seconds of a server that is silent.
+    // The caller is told in time, not after the thirty seconds for a silent server.
     call(&["--deadline", "200ms"]).refused(Code::Deadline, &["within the call's 200 ms", "whether the call ran is not known"]);
     signal(serving.child.id(), Signal::CONT);
     // Longer than any clock runs.
@@ -594,7 +594,7 @@ fn pods_logs_and_status_are_told_as_json_and_as_text_and_that_none_runs_by_the_e
         let none = rig.hob(&[command, "--json"]);
         assert_eq!((none.exit, &none.json()["fault"]["code"]), (Some(3), &json!("not_serving")));
     }
-    // What is in files is there without one.
+    // Lines in files can be read without a server.
     assert_eq!(rig.hob(&["logs"]).well(), "no host is running: `hob serve` starts one");
     assert_eq!(rig.hob(&["logs", "--json"]).json(), json!([]));
     rig.hob(&["pods", "--lift", "hob/echo"]).well();
@@ -626,7 +626,7 @@ fn pods_logs_and_status_are_told_as_json_and_as_text_and_that_none_runs_by_the_e
     rig.hob(&["pods", "--lift", "hob/echo"]).well();
     rig.hob(&["pods", "--lift", "hob/other"]).refused(Code::RecipeNotFound, &["hob/other"]);
 
-    // Watched: a document a second, until nobody reads any more.
+    // With `--watch`: one document per second, until the reader is gone.
     let mut watch = rig.command(&["status", "--watch", "--json"]).stderr(Stdio::null()).spawn().unwrap();
     let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
     let mut up = || serde_json::from_str::<Value>(&lines.next().unwrap().unwrap()).unwrap()["up_ms"].as_u64().unwrap();

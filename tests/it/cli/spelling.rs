@@ -1,5 +1,5 @@
-//! What Hob reads, as people, editors and other tools write it: manifests, locks, ranges, and paths of any
-//! name.
+//! The texts that Hob reads, as people, editors and other tools write them: manifests, locks, ranges, and
+//! paths of any name.
 
 use std::{fs, os::unix::ffi::OsStrExt, path::Path};
 
@@ -11,7 +11,7 @@ use super::rig::{Rig, Signed, put, run, write_recipe};
 const ECHO: &str = "class Subject:\n    def run(self, input):\n        return input\n";
 const HASH: &str = "4721f391ed90541fddacab5acf947aa0d3dc7d27b2e1e8eda2be8970586c3274";
 
-/// What a table wants of each row: taken, or refused in these words.
+/// A row of a table: a text that is accepted, or refused in these words.
 type Row<'a> = (&'a str, Vec<u8>, Option<&'a [&'a str]>);
 
 fn packed(rig: &Rig, table: &[Row], at: &Path, code: Code) {
@@ -150,7 +150,7 @@ fn a_range_takes_the_newest_that_its_words_mean() {
         assert_eq!(found, Some(Value::from(wanted)), "{words}: {ran:#?}");
         rig.hob(&["remove", &format!("lab/{name}")]).well();
     }
-    // One that has pre-releases alone is not installed by its name, and it is said what there is.
+    // A recipe with only pre-releases is not installed by its name, and the fault lists them.
     rig.hob(&["add", "lab/only-pre"]).refused(Code::NotInRepository, &["1.0.0-alpha.1"]);
     for words in ["many@==1.4.2", "many@~=1.4", "many@latest", "many@^1 || ^0.1", "many@1.0.0 - 1.5.0"] {
         let ran = rig.hob(&["add", &format!("lab/{words}")]);
@@ -198,7 +198,7 @@ fn without_a_home_it_is_said_what_names_one() {
     };
     let call = ["call", folder.to_str().unwrap(), "run", "{}"];
     hob(Some(rig.home.to_str().unwrap()), &call).well();
-    // From where it is called.
+    // Relative to the working folder of the call.
     hob(Some("below/home"), &call).well();
     assert!(rig.folder.path().join("below/home/state").is_dir());
     for home in [None, Some("")] {

@@ -1,5 +1,5 @@
-//! What lies or comes where a file of some kind should be (a web page, a Git LFS pointer, another encoding):
-//! named at every door that reads one.
+//! Wrong content in the place of a file (a web page, a Git LFS pointer, another encoding): every reader names
+//! it.
 
 use std::fs;
 
@@ -17,7 +17,7 @@ const PAGE: &[u8] =
 const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/v1\noid sha256:0000\nsize 3\n";
 const ECHO: &str = "class Subject:\n    def run(self, input):\n        return input\n";
 
-/// Each with what it is called, and a word of the next step of who has it in a folder.
+/// Each content, its name in faults, and a word of the next step for a user who has it in a folder.
 fn table() -> [(Vec<u8>, &'static str, &'static str); 4] {
     let text = "{\"a\": 1}\n";
     [
@@ -46,7 +46,7 @@ fn a_root_that_is_none_is_told_by_what_it_is() {
         let told = rig.hob(&["remote", "add", "main", &signed.url(), "--root", root.to_str().unwrap(), "--json"]);
         assert_eq!(told.json()["fault"]["blame"], "caller", "{told:#?}");
     }
-    // One without an end is read as far as a root may go.
+    // An endless file is read as far as a root may be long.
     rig.hob(&["remote", "add", "main", &signed.url(), "--root", "/dev/zero"])
         .refused(Code::MetadataInvalid, &["the root file has more than", "1.root.json"]);
     assert!(rig.hob(&["remote", "list"]).well().contains("no remote"));

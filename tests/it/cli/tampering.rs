@@ -1,8 +1,6 @@
-//! One byte of what was signed is another: `hob add` refuses it by the name of the file, and nothing is
-//! installed.
+//! One byte of signed content is changed: `hob add` refuses it by the name of the file, and installs nothing.
 //!
-//! Apart from the repository's own tests, because here the whole program stands between the byte and the
-//! shelf.
+//! The whole program stands between the changed byte and the shelf.
 
 use std::{fs, path::Path};
 
@@ -12,7 +10,7 @@ use jiff::ToSpan;
 use super::rig::{LOCK, Rig, Signed, TINY, current, glue, put, target, url, write_recipe, write_tiny};
 use crate::repository::server::Server;
 
-/// Flips bit 0 of the byte in the middle of `part` where it lies in the file.
+/// Flips bit 0 of the middle byte of `part` in the file.
 fn flip(file: &Path, part: &[u8]) {
     let good = fs::read(file).unwrap();
     let at = good.windows(part.len()).position(|window| window == part).expect("the part is in the file") + part.len() / 2;
@@ -40,7 +38,7 @@ fn replace_bundle(repository: &Path, change: impl FnOnce(&Path)) {
 
 const MODEL_BYTES: usize = 5_000;
 
-/// What was done to the repository, the file that must be named, and the fault.
+/// A change of the repository, the file that the fault must name, and its code.
 type Misdeed = (&'static str, Box<dyn Fn(&Path)>, &'static str, Code);
 
 fn misdeeds() -> Vec<Misdeed> {
@@ -106,7 +104,7 @@ async fn one_flipped_byte_or_one_file_more_or_less_is_refused_by_name_and_nothin
             rig.assert_empty();
         }
     }
-    // The same repository without a misdeed, over the same ways: it was not something else that was refused.
+    // The unchanged repository is accepted over the same transports, so the refusals are due to the changes.
     let server = Server::serve(signed.repository.clone()).await;
     for url in [signed.url(), server.url.clone()] {
         let rig = Rig::new();
@@ -173,7 +171,7 @@ async fn an_expired_repository_is_refused_and_what_is_installed_goes_on_working(
     assert_eq!(refused.exit, Some(5));
     rig.assert_empty();
 
-    // Signed again it installs; expired again it is no hindrance to calls.
+    // Signed again, it installs; expired again, it does not affect calls.
     let timestamp = old.join("metadata/timestamp.json");
     let expired = fs::read(&timestamp).unwrap();
     writer::refresh(&old, &keys, jiff::Timestamp::now()).await.unwrap();

@@ -1,9 +1,9 @@
-//! Locks and wheels of a hostile publisher: nothing of them runs outside of a pod's walls, at `hob add` or at
-//! the call of a folder.
+//! Locks and wheels of a hostile publisher: nothing of them runs outside of a pod's sandbox, neither at
+//! `hob add` nor at the call of a folder.
 //!
-//! The wheels are made here and served from a folder. What each would do where it runs is to write into a
-//! file, the mark, which no pod can reach. Each fixture is first tried in the way that would run it, so that
-//! a test in which nothing happens cannot pass.
+//! The wheels are made here and served from a folder. Where its code runs, each writes into a file, the mark,
+//! which no pod can reach. Each fixture is first used in a way that does run it, so that a test cannot pass
+//! because nothing happens.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ use super::{
     rig::{Rig, Signed, put, tools, url, write_recipe},
 };
 
-/// Makes a file of a package for an index in a folder; prints its SHA-256.
+/// Makes a package's file for an index in a folder; prints its SHA-256.
 pub const MAKE: &str = r#"
 import base64, hashlib, io, json, os, sys, tarfile, zipfile
 index, name, kind, files, links = sys.argv[1], sys.argv[2], sys.argv[3], json.loads(sys.argv[4]), json.loads(sys.argv[5])
@@ -68,14 +68,14 @@ impl Scene {
         Scene { rig, index, mark }
     }
 
-    /// Puts a package into the index; gives the line of a lock for it.
+    /// Puts a package into the index; returns its line of a lock.
     fn package(&self, name: &str, kind: &str, files: &Value, links: &[&str]) -> String {
         let (files, links) = (files.to_string(), json!(links).to_string());
         let ran = self.rig.python(&["-c", MAKE, self.index.to_str().unwrap(), name, kind, &files, &links], b"");
         format!("{name}==1.0 --hash=sha256:{}\n", ran.well())
     }
 
-    /// Python that leaves the mark, and says nothing where it cannot.
+    /// Python code that writes the mark, and stays silent where it cannot.
     fn marking(&self, what: &str) -> String {
         format!(
             "try:\n    with open({:?}, 'a') as mark:\n        mark.write('{what} ')\nexcept OSError:\n    pass\n",
@@ -83,8 +83,8 @@ impl Scene {
         )
     }
 
-    /// The wheels of a lock, in the way in which they were once installed: with the publisher's own text, and
-    /// by an interpreter that runs them.
+    /// Installs the wheels of a lock in a careless way that was once used: with the publisher's own text, and
+    /// with an interpreter that runs their code.
     fn install_carelessly(&self, lock: &str) {
         let (venv, text) = (self.rig.folder.path().join("careless"), self.rig.folder.path().join("careless.txt"));
         fs::write(&text, lock).unwrap();
@@ -101,7 +101,7 @@ impl Scene {
         let _ = uv(&words);
     }
 
-    /// The mark is there, so that the fixture does what it is for; takes it away.
+    /// Asserts that the mark exists, so that the fixture works; deletes it.
     #[track_caller]
     fn take_mark(&self) -> String {
         let found = fs::read_to_string(&self.mark).expect("the fixture does nothing");
@@ -129,7 +129,7 @@ impl Scene {
         folder
     }
 
-    /// The folders of the environments that there are.
+    /// The folders of the existing environments.
     fn environments(&self) -> Vec<PathBuf> {
         let entries = fs::read_dir(self.rig.home.join("data/environments")).into_iter().flatten();
         entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect()
@@ -162,7 +162,7 @@ async fn a_lock_whose_comment_is_three_lines_for_the_installer_runs_no_setup_py(
 
     let folder = scene.recipe("lab/evil", "0.1.0", ECHO, &lock);
     scene.rig.hob(&["call", folder.to_str().unwrap(), "run", "{}"]).refused(Code::InvalidRecipe, &[":1: ", "U+000D"]);
-    // Nor where nobody hides it: a source is not built, whatever the lock says.
+    // The same without disguise: a source distribution is not built, whatever the lock says.
     let folder = scene.recipe("lab/plainly", "0.1.0", ECHO, &pin);
     scene.rig.hob(&["call", folder.to_str().unwrap(), "run", "{}"]).refused(Code::EnvironmentFailed, &["evil"]);
     scene.assert_unmarked();
@@ -193,8 +193,7 @@ fn what_python_runs_by_itself_is_installed_and_compiled_and_not_run() {
     assert!(compiled.len() == 1 && compiled[0].to_str().unwrap().starts_with("__init__."), "{compiled:?}");
     assert!(packages.join("evil.pth").is_file() && packages.join("sitecustomize.py").is_file());
 
-    // Inside the walls it may run what it likes; it is the environment's interpreter that a child is started
-    // from.
+    // Inside the sandbox the wheel may run anything; a child starts from the environment's interpreter.
     let pod = "import subprocess, sys\nclass Subject:\n    def run(self, input):\n        import evil\n        \
                child = subprocess.run([sys.executable, '-c', 'import sys; print(sys.prefix)'], capture_output=True, text=True)\n        \
                return {'prefix': child.stdout.strip(), 'error': child.stderr}\n";
@@ -239,8 +238,8 @@ fn a_wheel_with_what_python_or_hob_reads_as_its_own_is_refused_by_name() {
     }
 }
 
-/// What is deleted is as deep as a stranger likes; the program has few descriptors, as it has under most
-/// systems' own limit.
+/// The tree to delete may be as deep as a stranger likes; the program has few descriptors, like the usual
+/// limit of most systems.
 #[test]
 fn a_wheel_deeper_than_there_are_descriptors_is_refused_and_leaves_the_next_install_alone() {
     let scene = Scene::new();
@@ -261,7 +260,7 @@ fn a_wheel_deeper_than_there_are_descriptors_is_refused_and_leaves_the_next_inst
     assert_eq!(scene.environments().len(), 1);
 }
 
-/// `RECORD` is some hundred kilobytes in the archive, and would take many times its length where it is read.
+/// `RECORD` is some hundred kilobytes in the archive, and would take many times that when it is read.
 #[test]
 fn a_wheel_that_says_gigabytes_of_itself_ends_its_own_build() {
     let scene = Scene::new();
@@ -282,12 +281,12 @@ fn a_wheel_that_says_gigabytes_of_itself_ends_its_own_build() {
     assert!(scene.environments().is_empty());
 }
 
-/// The path fits where the tree is built, and no longer where it would be used.
+/// The path fits where the tree is built, and is too long where it would be used.
 #[test]
 fn a_path_that_grows_too_long_where_it_is_used_is_refused_before_anything_is_published() {
     let scene = Scene::new();
     let used = scene.rig.home.join("data/environments").join("0".repeat(64)).join("lib/python3.11/site-packages/").as_os_str().len();
-    // Eleven bytes more than the kernel takes.
+    // Eleven bytes more than the kernel accepts.
     let left = 4095 - used + 11;
     let (folders, rest) = ((left - 100) / 100, (left - 100) % 100 + 100);
     let long = format!("{}{}.py", format!("{}/", "d".repeat(99)).repeat(folders), "e".repeat(rest - 3));
@@ -333,7 +332,8 @@ fn an_environment_that_another_way_of_building_made_is_not_used_and_hob_add_make
     scene.rig.hob(&["add", "lab/told"]).well();
     scene.rig.hob(&["verify"]).well();
 
-    // As an older Hob left it: another name, a record without the way, and in it what a wheel made of it.
+    // The state that an older Hob left: another name, a record without the line that names the way of
+    // building, and a file that a wheel made.
     let [built] = &scene.environments()[..] else { panic!("one environment") };
     let name = built.file_name().unwrap().to_str().unwrap().to_owned();
     let (root, old) = (built.parent().unwrap(), Digest::of(b"an older name").hex());
@@ -394,7 +394,7 @@ fn a_package_that_cannot_be_had_is_the_recipes_fault_and_says_what_to_do() {
     let unknown = format!("nosuchpackage==1.0 --hash=sha256:{}\n", "0".repeat(64));
     let newer = format!("other==2.0 --hash=sha256:{}\n", "0".repeat(64));
     let changed = format!("other==1.0 --hash=sha256:{}\n", "0".repeat(64));
-    // The index is the operator's own here: that it lacks something may be its fault.
+    // The operator named this index, so a missing file may be the index's fault.
     for (name, lock, blame, says) in [
         ("lab/source", &source, "recipe", "installed from wheels alone"),
         ("lab/unknown", &unknown, "machine", "no package of that name"),

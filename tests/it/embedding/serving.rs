@@ -1,4 +1,5 @@
-//! An app that serves its host over HTTP: who gets in, what ends with the server, and what goes on after it.
+//! An app that serves its host over HTTP: who may connect, what ends with the server, and what continues
+//! after it.
 
 use std::{
     io::{Read, Write},
@@ -23,19 +24,19 @@ use crate::support::{Rig, within};
 const TOKEN: &str = "0123456789-abcdefghijklmnopqrstuvwxyz";
 const SLEEPS: &str = "import time\nclass Subject:\n    def run(self, input):\n        time.sleep(input)\n        return input\n";
 
-/// A host of the rig's home that lets calls finish for so long.
+/// A host on the rig's home that gives calls `drain` to finish.
 async fn host(rig: &Rig, drain: Duration) -> Host {
     let config = Config::new(Home::at(rig.folder.path().join("home"))).with_hob(env!("CARGO_BIN_EXE_hob"));
     Host::open(config.with_limits(Limits::default().with_drain(drain))).await.unwrap()
 }
 
-/// What comes to a request, until the server ends the connection.
+/// Sends a request, and returns everything that comes until the server closes the connection.
 fn exchanged(mut stream: impl Read + Write, request: &str, headers: &str, body: &str) -> String {
     let length = body.len();
     let sent = format!("{request} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n{body}");
     stream.write_all(sent.as_bytes()).unwrap();
     let mut answer = Vec::new();
-    // A connection that is cut has no more to say.
+    // A connection that was cut may end with an error.
     let _ = stream.read_to_end(&mut answer);
     String::from_utf8(answer).unwrap()
 }
@@ -46,7 +47,7 @@ fn asked(address: SocketAddr, token: &str, request: &str, body: &str) -> JoinHan
     spawn_blocking(move || exchanged(TcpStream::connect(address).unwrap(), &request, &headers, &body))
 }
 
-/// A port, and a server at it, which ends when the sender is dropped.
+/// Returns a port, and a server on it that ends when the sender is dropped.
 fn served(host: &Host, listen: Listen) -> (SocketAddr, oneshot::Sender<()>, JoinHandle<Result<(), hob::Fault>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -70,7 +71,7 @@ async fn an_app_serves_its_host_until_it_wants_no_more() {
     let socket = rig.folder.path().join("own.socket");
     let (address, stop, server) = served(&own, Listen::new().at_socket(&socket));
 
-    // Over TCP with the token alone, at the socket without one.
+    // Over TCP with the token only, over the socket without one.
     let answer = asked(address, TOKEN, &route, "0").await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\r\n\r\n0"), "{answer}");
     let answer = asked(address, "another", &route, "0").await.unwrap();
@@ -79,7 +80,7 @@ async fn an_app_serves_its_host_until_it_wants_no_more() {
     let answer = spawn_blocking(move || exchanged(stream, "GET /readyz", "", "")).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("{\"ready\":true}"), "{answer}");
 
-    // At its end a call has the time that the app gives, and then its caller is told, over either route.
+    // When the server ends, a call has the app's time to finish; then its caller is told, over either route.
     let plain = asked(address, TOKEN, &route, "600");
     let body = format!("{{\"recipe\": \"{name}\", \"operation\": \"run\", \"input\": 600}}");
     let general = asked(address, TOKEN, "POST /v1/calls", &body);
@@ -91,7 +92,7 @@ async fn an_app_serves_its_host_until_it_wants_no_more() {
     }
     server.await.unwrap().unwrap();
     within(60, "nobody listens there", || TcpStream::connect(address).is_err() && !socket.exists()).await;
-    // Their work is cancelled, and the host goes on.
+    // Their work is cancelled, and the host continues.
     assert_eq!(own.call_typed::<u32>(Call::new(&name.to_string(), "run", 0).unwrap()).await.unwrap(), 0);
     own.shutdown().await;
     rig.close().await;

@@ -1,5 +1,5 @@
-//! The one folder in which a pod finds its models: by name, as plain files, to be read and nothing else,
-//! however the recipe came here and whatever its pod is.
+//! The folder in which a pod finds its models: by name, as plain read-only files and nothing else, however
+//! the recipe was installed and whatever kind of pod it has.
 
 use std::{
     fs,
@@ -16,7 +16,7 @@ use crate::cli::{
     rig::{Rig, Signed, put, write_recipe},
 };
 
-/// One of three files, a split one with its index, and a file whose bytes another has too.
+/// Models of one file, of three files, a split one with its index, and a file with the same bytes as another.
 const MODELS: [(&str, &str); 6] = [
     ("onnx/model.onnx", "reads model.onnx_data beside it"),
     ("onnx/model.onnx_data", "the weights"),
@@ -26,7 +26,7 @@ const MODELS: [(&str, &str); 6] = [
     ("LICENSE", "of the model, not of the recipe"),
 ];
 
-/// Tells what it finds, and tries what it must not do.
+/// Reports what it finds, and tries what it must not be able to do.
 const POD: &str = r#"import os
 
 class Subject:
@@ -73,8 +73,8 @@ def look(models, folder, content_alone=False):
     return {"found": found, "kinds": sorted(kinds), "data": data, "named": named, "done": done}
 "#;
 
-/// The same by hand, as the protocol has it: `old` takes the folder from a path, since `models_folder` came
-/// later.
+/// The same by hand, in the protocol's words: `old` takes the folder from a path, because `models_folder`
+/// came later.
 const EXECUTABLE: &str = r#"#!/usr/bin/env -S python3 -B
 import os, sys
 sys.path.insert(0, os.path.dirname(__file__))
@@ -91,7 +91,7 @@ while True:
     pod.answer(ask, subject.look(models, folder))
 "#;
 
-/// `[[model]]` of each; with `from`, the place of a file by its name.
+/// A `[[model]]` for each; with `from`, its source is the server's file of that name.
 fn tables(from: Option<&str>) -> String {
     let table = |(name, text): &(&str, &str)| {
         let sha256 = Digest::of(text.as_bytes());
@@ -101,7 +101,7 @@ fn tables(from: Option<&str>) -> String {
     MODELS.iter().map(table).collect()
 }
 
-/// A recipe folder, with the models in it unless they come `from` somewhere.
+/// A recipe folder, with the models in it unless they come `from` a server.
 fn recipe(below: &Path, name: &str, from: Option<&str>) -> PathBuf {
     let folder = below.join(name.replace('/', "-"));
     write_recipe(&folder, name, "0.1.0", POD, &format!("python = \">=3.9\"\n{}", tables(from)));
@@ -113,7 +113,7 @@ fn recipe(below: &Path, name: &str, from: Option<&str>) -> PathBuf {
     folder
 }
 
-/// As [`recipe`], of a program that speaks the protocol by itself.
+/// As [`recipe`], for a program that speaks the protocol itself.
 fn executable(below: &Path, name: &str) -> PathBuf {
     let folder = recipe(below, name, None);
     let manifest = fs::read_to_string(folder.join("recipe.toml")).unwrap();
@@ -126,7 +126,7 @@ fn executable(below: &Path, name: &str) -> PathBuf {
     folder
 }
 
-/// What a pod finds that has its models as it should.
+/// The report of a pod whose models are as they should be.
 fn wanted() -> Value {
     let found: serde_json::Map<_, _> = MODELS.iter().map(|(name, text)| ((*name).to_owned(), json!(text))).collect();
     let named: serde_json::Map<_, _> = MODELS.iter().map(|(name, _)| ((*name).to_owned(), json!(name))).collect();
@@ -152,7 +152,7 @@ impl Scene {
         Scene { rig, signed }
     }
 
-    /// Published and installed; its folder.
+    /// Publishes and installs a recipe; returns its folder.
     #[track_caller]
     fn installed(&self, folder: &Path, name: &str) -> PathBuf {
         self.signed.publish(folder);
@@ -191,7 +191,7 @@ fn a_pod_finds_them_by_name_from_a_folder_and_installed_whatever_it_is() {
         let place = scene.installed(&folder, name);
         assert_finds(&scene.rig, name, "{}");
         assert_finds(&scene.rig, name, "{\"old\": true}");
-        // A file has its room once, whatever names it has.
+        // A file takes its space once, whatever names it has.
         for (model, text) in MODELS {
             let kept = scene.rig.home.join("data/models").join(Digest::of(text.as_bytes()).hex());
             assert_eq!(number(&models_of(&place).join(model)), number(&kept), "{name}: {model}");
@@ -215,7 +215,7 @@ fn a_pod_without_a_root_of_its_own_finds_the_same() {
     scene.installed(&folder, "lab/files");
     for recipe in ["lab/files", folder.to_str().unwrap()] {
         scene.rig.hob(&["grant", recipe, "--reduced"]).well();
-        // Modes and times are no matter of the layers that are left.
+        // The remaining layers do not control modes and times.
         let mut command = scene.rig.command(&["call", recipe, "run", "{\"content_alone\": true}"]);
         command.env("HOB_SANDBOX_WITHOUT", "namespaces");
         let ran = crate::cli::rig::run(command, b"");
@@ -233,7 +233,7 @@ fn of_a_recipe_folder_a_pod_finds_what_the_manifest_names_however_it_lies_there(
     let word = folder.to_str().unwrap();
     let staging = scene.rig.home.join("data/staging");
 
-    // What is none of its models is in no pod, neither at the top nor below.
+    // Files that are not models reach no pod, neither at the top nor below.
     put(&folder.join("models/.gitignore"), b"*");
     put(&folder.join("models/onnx/notes.txt"), b"mine");
     assert_finds(&scene.rig, word, "{}");
@@ -244,18 +244,18 @@ fn of_a_recipe_folder_a_pod_finds_what_the_manifest_names_however_it_lies_there(
     fs::remove_file(folder.join("models/onnx/model.onnx_data")).unwrap();
     symlink(cache.join("blob"), folder.join("models/onnx/model.onnx_data")).unwrap();
     assert_finds(&scene.rig, word, "{}");
-    // All of it may be one.
+    // The whole folder may be such a link.
     fs::rename(folder.join("models"), below.join("mine")).unwrap();
     symlink(below.join("mine"), folder.join("models")).unwrap();
     assert_finds(&scene.rig, word, "{}");
-    // An author's files stay as they were: writable, where they were, linked to by nothing of Hob's.
+    // An author's files stay as they were: writable, in their places, without a link of Hob's.
     for file in [below.join("mine/onnx/model.onnx"), cache.join("blob")] {
         let found = fs::metadata(&file).unwrap();
         assert!(found.mode() & 0o200 != 0 && found.nlink() == 1, "{file:?}");
     }
     assert_eq!(fs::read_dir(&staging).unwrap().count(), 0);
 
-    // Some of them fetched, some in the folder.
+    // Some models are fetched, some lie in the folder.
     let served = Server::new(|_, _| Reply::new(200, &[], b"the bias"));
     let manifest = fs::read_to_string(folder.join("recipe.toml")).unwrap();
     let named = "name = \"onnx/more/bias\"\n";
@@ -264,7 +264,7 @@ fn of_a_recipe_folder_a_pod_finds_what_the_manifest_names_however_it_lies_there(
     assert_finds(&scene.rig, word, "{}");
     assert_eq!(served.seen().len(), 1);
 
-    // One that is missing or another is told by its name, and by where its author has it.
+    // A model that is missing or differs is named, with the author's path of it.
     put(&cache.join("blob"), b"other weights");
     scene.rig.hob(&["call", word, "run", "{}"]).refused(Code::InvalidRecipe, &["model `onnx/model.onnx_data`", "wanted 11"]);
     fs::remove_file(below.join("mine/LICENSE")).unwrap();
@@ -286,8 +286,8 @@ fn what_was_installed_before_there_was_a_folder_gets_one() {
     assert_finds(&scene.rig, "lab/files", "{}");
     assert!(models.is_dir());
 
-    // Also where it cannot be put beside the recipe, as in a home that is part of an image: for one process
-    // then.
+    // This also works if the folder cannot be made beside the recipe, as in a home that is part of an image:
+    // then it lasts for one process.
     remove();
     fs::remove_dir(&staging).unwrap();
     fs::write(&staging, "in the way").unwrap();
@@ -375,7 +375,7 @@ fn what_versions_before_had_goes_with_the_recipe_and_what_another_has_stays() {
     let folder = recipe(scene.rig.folder.path(), "lab/files", None);
     let first = scene.installed(&folder, "lab/files");
     scene.installed(&recipe(scene.rig.folder.path(), "lab/other", None), "lab/other");
-    // The next version has one file more, one that is another, and not the licence.
+    // The next version has one more file, one that differs, and not the licence.
     let manifest = fs::read_to_string(folder.join("recipe.toml")).unwrap();
     let (data, sha256) = ("new weights", Digest::of(b"new weights"));
     let at = manifest.find("[[model]]\nname = \"LICENSE\"").unwrap();
@@ -387,7 +387,7 @@ fn what_versions_before_had_goes_with_the_recipe_and_what_another_has_stays() {
     scene.signed.publish(&folder);
     scene.rig.hob(&["add", "lab/files"]).well();
     assert_eq!(scene.rig.installed(), ["lab/files 0.2.0", "lab/other 0.1.0"]);
-    // Pods of the version before go on until their calls are done.
+    // Pods of the previous version continue until their calls are done.
     assert!(models_of(&first).join("LICENSE").is_file());
     let kept = || fs::read_dir(scene.rig.home.join("data/models")).unwrap().count();
     let others = MODELS.iter().map(|(_, text)| text).collect::<std::collections::BTreeSet<_>>().len();

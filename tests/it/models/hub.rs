@@ -1,4 +1,4 @@
-//! `hf:`: the endpoint that its variable names, and the token, which nobody else is shown.
+//! `hf:`: the endpoint from its variable, and the token, which only that endpoint gets.
 
 use std::{fs, process::Command};
 
@@ -11,7 +11,7 @@ use super::{
 use crate::cli::rig::{Ran, run};
 
 const TOKEN: &str = "hf_AbCdEfGhIjKlMnOpQrStUvWxYz";
-/// What the address of a redirect carries is worth as much as a token.
+/// The signature in a redirect's address is worth as much as a token.
 const SIGNATURE: &str = "kJ8-signature-of-the-cdn";
 const FROM: &str = "hf:owner/name@0123456789abcdef:onnx/model one.bin";
 const PATH: &str = "/api/hub/owner/name/resolve/0123456789abcdef/onnx/model%20one.bin";
@@ -23,7 +23,8 @@ impl Scene {
         scene
     }
 
-    /// With this endpoint, every word of every layer in its log, and no token of whoever runs the tests.
+    /// A command with this endpoint, every log message of every layer, and no token of the user who runs the
+    /// tests.
     fn at_hub(&self) -> Command {
         let mut command = self.rig.command(&["add", "lab/hub"]);
         let endpoint = format!("{}/api/hub/", self.server.url);
@@ -62,8 +63,8 @@ fn the_token_goes_to_the_endpoint_and_not_to_where_it_redirects() {
     added.well();
     assert!(added.stderr.contains(&format!("fetching model `weights.bin` of lab/hub 0.1.0 from {FROM}")), "{added:#?}");
     let bearer = format!("Bearer {TOKEN}");
-    // Twice to the endpoint for each of two tries: the rest is asked for where the file begins, for a fresh
-    // signature.
+    // Two requests to the endpoint for each of two tries: the rest is requested at the start of the
+    // redirects, to get a fresh signature.
     assert_eq!(shown(&scene.server.seen()), [Some(bearer.as_str()); 4]);
     assert_eq!(scene.server.seen()[0].path, PATH);
     let at_cdn = cdn.seen();
@@ -88,7 +89,7 @@ fn the_token_file_is_read_when_there_is_no_variable_and_what_is_public_needs_nei
     assert_eq!(shown(&scene.server.seen()), [None, Some(&*format!("Bearer {TOKEN}"))]);
     scene.assert_secret(&added);
 
-    // As some editors and shells write it.
+    // With a byte order mark and CRLF, as some editors and shells write it.
     scene.rig.hob(&["remove", "lab/hub"]).well();
     fs::write(scene.rig.folder.path().join("token"), format!("\u{feff}{TOKEN}\r\n")).unwrap();
     run(scene.at_hub(), b"").well();
@@ -99,7 +100,7 @@ fn the_token_file_is_read_when_there_is_no_variable_and_what_is_public_needs_nei
     fs::write(scene.rig.folder.path().join("token"), TOKEN).unwrap();
     run(scene.at_hub(), b"").well();
 
-    // A model that is not of the hub is shown no token, even at the same server.
+    // A model that is not on the hub does not get the token, even at the same server.
     scene.rig.hob(&["remove", "lab/hub"]).well();
     scene.publish("lab/web", &format!("{}{PATH}", scene.server.url));
     let command = scene.at_hub();

@@ -1,5 +1,5 @@
-//! Downloads that break off: the line, the process, the server, the disk. What came is never fetched twice
-//! where the server can go on.
+//! Downloads that break off: by the connection, the process, the server, the disk. Received bytes are never
+//! fetched again if the server can resume.
 
 use std::{
     fs,
@@ -26,7 +26,7 @@ use super::{
 const PART: usize = 1_234_567;
 
 impl Scene {
-    /// `hob add` that is killed with `kill -9` when so many bytes of the model are here.
+    /// Kills `hob add` with `kill -9` once `PART` bytes of the model have arrived.
     fn killed_in_the_middle(&self, etag: &'static str) {
         let model = self.model.clone();
         self.server.answer(move |seen, _| honest(seen, &model, etag).then(PART, Then::Silence));
@@ -47,7 +47,7 @@ impl Scene {
 fn a_line_that_breaks_is_taken_up_where_it_broke() {
     let scene = Scene::new();
     let model = scene.model.clone();
-    // Twice in its middle, once before its first byte, and once with an error.
+    // Breaks twice midway, once before the first byte, and once with an error.
     scene.server.answer(move |seen, before| match before {
         0 => honest(seen, &model, ETAG).cut(PART),
         1 => honest(seen, &model, ETAG).cut(0),
@@ -73,7 +73,7 @@ fn kill_9_in_the_middle_and_the_next_process_goes_on_from_there() {
     scene.killed_in_the_middle(ETAG);
     assert_eq!(scene.rig.installed(), [""; 0]);
     let model = scene.model.clone();
-    // And once more, a little further on.
+    // And once more, a little later in the file.
     let later = PART + 300_000;
     scene.server.answer(move |seen, _| honest(seen, &model, ETAG).then(300_000, Then::Silence));
     let mut child = scene.rig.command(&["add", "lab/one"]).spawn().unwrap();
@@ -102,7 +102,7 @@ fn kill_9_between_the_last_byte_and_the_shelf_needs_no_server() {
     let scene = Scene::new();
     fs::create_dir_all(scene.part().parent().unwrap()).unwrap();
     fs::write(scene.part(), &scene.model).unwrap();
-    // As it is when the rename failed.
+    // The state after a failed rename.
     let mut mode = fs::metadata(scene.part()).unwrap().permissions();
     mode.set_readonly(true);
     fs::set_permissions(scene.part(), mode).unwrap();
@@ -133,7 +133,7 @@ fn a_server_that_never_goes_on_and_always_breaks_is_given_up() {
     scene.server.answer(move |_, _| Reply::new(200, &[], &model).cut(BYTES - 1));
     let added = scene.add();
     added.refused(Code::ModelUnreachable, &["the line broke", "6 tries in a row brought it no further"]);
-    // What the first brought counts; no later one brought more.
+    // The bytes of the first try count; no later try brought more.
     assert_eq!(scene.server.seen().len(), 6, "{added:#?}");
     assert_eq!(scene.rig.installed(), [""; 0]);
 }
@@ -141,7 +141,7 @@ fn a_server_that_never_goes_on_and_always_breaks_is_given_up() {
 #[test]
 fn a_file_that_changed_at_its_server_is_not_mixed_with_what_it_was() {
     let scene = Scene::new();
-    // With a server that knows what the condition means, and with two that do not.
+    // One server that knows the meaning of the condition, and two that do not.
     type Script = fn(&Seen, &[u8]) -> Reply;
     let scripts: [(&str, Script); 3] = [
         ("has another file than before: starting again", |seen, model| honest(seen, model, "\"new\"")),
@@ -175,7 +175,7 @@ fn a_file_that_changed_at_its_server_is_not_mixed_with_what_it_was() {
 fn parts_that_do_not_belong_together_are_thrown_away_and_one_whole_answer_decides() {
     let scene = Scene::new();
     scene.killed_in_the_middle(ETAG);
-    // As after a power cut: as long as it was, with other bytes.
+    // As after a power cut: the same length, with other bytes.
     let mut part = fs::read(scene.part()).unwrap();
     part[PART / 2..].fill(0);
     fs::write(scene.part(), part).unwrap();
@@ -189,7 +189,7 @@ fn parts_that_do_not_belong_together_are_thrown_away_and_one_whole_answer_decide
     scene.assert_works("lab/one");
     scene.rig.hob(&["remove", "lab/one"]).well();
 
-    // A part that is longer than the whole, and one that the server has not so much of.
+    // A part that is longer than the whole, and one that is longer than the server's file.
     fs::create_dir_all(scene.part().parent().unwrap()).unwrap();
     fs::write(scene.part(), [scene.model.clone(), vec![0]].concat()).unwrap();
     scene.add().well();
@@ -204,7 +204,7 @@ fn parts_that_do_not_belong_together_are_thrown_away_and_one_whole_answer_decide
     scene.assert_works("lab/one");
 }
 
-/// The library itself, where a test cannot wait as long as the program does.
+/// Uses the library itself where a test cannot wait as long as the program does.
 async fn bring(scene: &Scene, home: &Home) -> Result<std::path::PathBuf, hob::model::Fault> {
     let from: hob::model::ModelSource = format!("{}/model.bin", scene.server.url).parse().unwrap();
     let (sha256, bytes) = (Digest::of(&scene.model), scene.model.len() as u64);
@@ -221,7 +221,7 @@ async fn a_server_that_falls_silent_is_left_and_asked_again() {
     let model = scene.model.clone();
     scene.server.answer(move |seen, before| match before {
         0 => honest(seen, &model, ETAG).then(PART, Then::Silence),
-        // Not even a head.
+        // Not even a head arrives.
         1 => honest(seen, &model, ETAG).then(0, Then::Silence),
         _ => honest(seen, &model, ETAG),
     });
@@ -230,7 +230,7 @@ async fn a_server_that_falls_silent_is_left_and_asked_again() {
     assert_eq!(scene.server.seen().iter().map(Seen::from).collect::<Vec<_>>(), [None, Some(PART), Some(PART)]);
     fs::remove_file(scene.kept()).unwrap();
 
-    // For ever: given up, and what came is kept.
+    // Silence for ever: the fetch gives up, and keeps the received bytes.
     let (model, before) = (scene.model.clone(), scene.server.seen().len());
     scene.server.answer(move |seen, _| match seen.from() {
         None => honest(seen, &model, ETAG).then(PART, Then::Silence),
@@ -275,7 +275,7 @@ impl<'a> Disk<'a> {
         space.f_bavail * space.f_frsize
     }
 
-    /// Takes all of it but so much.
+    /// Fills the disk except for `but` bytes.
     fn fill(&self, name: &str, but: u64) {
         let bytes = self.free().saturating_sub(but);
         fs::File::create(self.0.join(name)).unwrap().write_all(&vec![1; usize::try_from(bytes).unwrap()]).unwrap();
@@ -292,7 +292,7 @@ impl Drop for Disk<'_> {
 fn a_disk_that_is_too_small_is_told_ahead_and_one_that_fills_up_keeps_what_came() {
     let scene = Scene::new();
     let home = scene.rig.home.clone();
-    // The remote was trusted already: what is in the home moves onto the small disk.
+    // The remote was trusted before, so the home's content moves onto the small disk.
     let aside = scene.rig.folder.path().join("aside");
     fs::rename(&home, &aside).unwrap();
     let Some(disk) = Disk::mount(&home, 64 << 20) else {
@@ -310,7 +310,7 @@ fn a_disk_that_is_too_small_is_told_ahead_and_one_that_fills_up_keeps_what_came(
     assert!(scene.server.seen().is_empty(), "asked for what does not fit");
     fs::remove_file(home.join("ballast")).unwrap();
 
-    // Room for all of it, until somebody else takes it.
+    // There is room for all of it, until another file takes it.
     let (gate, model) = (Gate::default(), scene.model.clone());
     let held = gate.clone();
     scene.server.answer(move |seen, _| honest(seen, &model, ETAG).then(PART, Then::Wait(held.clone())));
@@ -331,7 +331,7 @@ fn a_disk_that_is_too_small_is_told_ahead_and_one_that_fills_up_keeps_what_came(
     assert!(fault["hint"].as_str().unwrap().contains(&format!("the {have} bytes that came are kept")), "{fault}");
     assert_eq!(scene.rig.installed(), [""; 0]);
 
-    // Still full: nothing is asked for. With room: the rest, and no byte twice.
+    // Still full: nothing is requested. With room: the rest, and no byte twice.
     scene.add().refused(Code::DiskFull, &[&format!("the {have} bytes that came are kept")]);
     assert_eq!(scene.server.seen().len(), 1);
     fs::remove_file(home.join("ballast")).unwrap();
@@ -352,7 +352,7 @@ fn two_servers_of_one_file_may_each_bring_a_part() {
     scene.publish("lab/mirrored", &format!("{}/copy.bin", mirror.url));
     scene.rig.hob(&["add", "lab/mirrored"]).well();
     let seen = mirror.seen();
-    // The mark of the other server would mean nothing to this one.
+    // The other server's mark means nothing to this server.
     assert_eq!((seen.len(), seen[0].from(), seen[0].header("if-range"), seen[0].sent()), (1, Some(PART), None, (BYTES - PART) as u64));
     scene.assert_works("lab/mirrored");
 }

@@ -1,4 +1,5 @@
-//! What is not the model, and what is no place for one: refused in words, and nothing of it kept.
+//! Wrong answers in place of a model, and sources that cannot have one: refused with a reason, and nothing is
+//! kept.
 
 use std::fs;
 
@@ -61,7 +62,7 @@ fn what_comes_in_place_of_the_file_is_told_by_its_kind() {
         (unreachable, page, "browser", endless(b"<!doctype html>")),
         (unreachable, "sends 0 bytes; wanted 3145728 (it is empty)", "nothing is there", Reply::new(200, &[], b"")),
         (unreachable, "answered 204 No Content", "", Reply::new(204, &[], b"")),
-        // What may be a file of a recipe's in another state is held against what was signed.
+        // An answer that could be a recipe's file in another encoding is compared with the signed bytes.
         (Code::Tampered, "it is text in UTF-16", "", Reply::new(200, &[], b"a\0b\0")),
         (
             Code::ModelUnreachable,
@@ -76,15 +77,15 @@ fn what_comes_in_place_of_the_file_is_told_by_its_kind() {
         assert_eq!(scene.server.seen().len() - before, 1, "asked again for what was wrong");
         scene.assert_nothing();
     }
-    // A line that breaks before the first byte of an answer without a length is asked again, and is no empty
-    // file.
+    // A connection that breaks before the first byte of an answer without a length is tried again, and is no
+    // empty file.
     let model = scene.model.clone();
     scene.server.answer(
         move |seen, before| if before == 0 { Reply { length: None, ..Reply::new(200, &[], b"") } } else { honest(seen, &model, ETAG) },
     );
     scene.add().well();
     scene.rig.hob(&["remove", "lab/one"]).well();
-    // The author's own folder, as a clone without `git lfs` leaves it.
+    // The author's own folder, as a clone without `git lfs` has it.
     let folder = scene.recipe("lab/cloned", "https://example.org/never-asked");
     put(&folder.join("models/weights.bin"), pointer.as_bytes());
     for words in [["pack", folder.to_str().unwrap()].as_slice(), &["call", folder.to_str().unwrap(), "run", "{}"]] {
@@ -144,7 +145,7 @@ fn redirects_go_only_where_they_may_and_not_for_ever() {
     let scene = Scene::new();
     let model = scene.model.clone();
     let other = Server::new(move |seen, _| honest(seen, &model, ETAG));
-    // To another server, and there onward to a path without a host.
+    // A redirect to another server, and from there to a path without a host.
     let to = format!("{}/files/model.bin?signature=secret", other.url);
     scene.server.answer(move |seen, _| if seen.path == "/model.bin" { redirect("/moved") } else { redirect(&to) });
     scene.add().well();

@@ -1,4 +1,4 @@
-//! A home, a signed repository and the server that its recipes' model comes from.
+//! A home, a signed repository and the server for the model of its recipes.
 
 use std::{
     fs,
@@ -14,12 +14,12 @@ use hob::model::Digest;
 use super::server::{Server, honest};
 use crate::cli::rig::{Ran, Rig, Signed, write_recipe};
 
-/// Enough that it comes in many pieces, and that breaking off in it is always in its middle.
+/// Large enough to arrive in many pieces, and to break off midway.
 pub const BYTES: usize = 3 << 20;
 
 pub const ETAG: &str = "\"the-model\"";
 
-/// Says what its model is, and whether it could write to it.
+/// Reports the content of its model, and whether it could write to it.
 const POD: &str = r#"import hashlib, os
 class Subject:
     def load(self, models):
@@ -53,7 +53,7 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// `lab/one` is published, with a model that is at an honest server.
+    /// Publishes `lab/one`, with a model on an honest server.
     pub fn new() -> Scene {
         let (rig, signed, model) = (Rig::new(), Signed::new(), model());
         let served = model.clone();
@@ -64,7 +64,7 @@ impl Scene {
         scene
     }
 
-    /// A recipe folder whose model is to come from `from`.
+    /// A recipe folder whose model has the source `from`.
     pub fn recipe(&self, name: &str, from: &str) -> PathBuf {
         let folder = self.rig.folder.path().join(name.replace('/', "-"));
         let sha256 = Digest::of(&self.model);
@@ -84,8 +84,8 @@ impl Scene {
         self.rig.hob(&["add", "lab/one"])
     }
 
-    /// The model is on the shelf and reaches the pod, which can read it and no more; nothing else of the
-    /// fetch is left.
+    /// Asserts that the model is on the shelf and reaches the pod, which can only read it, and that nothing
+    /// else of the fetch is left.
     #[track_caller]
     pub fn assert_works(&self, recipe: &str) {
         let answer = self.rig.hob(&["call", recipe, "run", "{}"]);
@@ -96,12 +96,12 @@ impl Scene {
         assert_eq!(self.partial_files(), [""; 0]);
     }
 
-    /// Where the whole model goes.
+    /// The path of the whole model.
     pub fn kept(&self) -> PathBuf {
         self.rig.home.join("data/models").join(Digest::of(&self.model).hex())
     }
 
-    /// Where it is while it comes.
+    /// The path of the model while it arrives.
     pub fn part(&self) -> PathBuf {
         self.rig.home.join("data/downloads").join(format!("{}.part", Digest::of(&self.model).hex()))
     }
@@ -115,7 +115,7 @@ impl Scene {
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 
-    /// Nothing is installed and nothing of the model is kept.
+    /// Asserts that nothing is installed and nothing of the model is kept.
     #[track_caller]
     pub fn assert_nothing(&self) {
         self.rig.assert_empty();
@@ -123,7 +123,7 @@ impl Scene {
     }
 }
 
-/// What a process says on stderr, as it says it.
+/// The lines that a process prints on stderr, as they come.
 pub fn listen(child: &mut Child) -> mpsc::Receiver<String> {
     let (sender, lines) = mpsc::channel();
     let stderr = BufReader::new(child.stderr.take().unwrap());
@@ -131,7 +131,7 @@ pub fn listen(child: &mut Child) -> mpsc::Receiver<String> {
     lines
 }
 
-/// Waits for a line with that in it; gives all that were said until then.
+/// Waits for a line that contains `part`; returns all lines up to it.
 #[track_caller]
 pub fn until_said(lines: &mpsc::Receiver<String>, part: &str) -> Vec<String> {
     let mut said = Vec::new();

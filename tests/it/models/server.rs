@@ -1,7 +1,8 @@
-//! A loopback web server whose every answer is a test's own, byte for byte, and which keeps what it was asked
-//! and what it sent.
+//! A loopback web server whose every answer is chosen by the test, byte for byte; it records its requests and
+//! what it sent.
 //!
-//! By hand on threads: no framework breaks off where it is told, and these tests wait for real processes.
+//! It is written with threads and sockets, because no framework breaks off on demand, and these tests wait
+//! for real processes.
 
 use std::{
     collections::HashMap,
@@ -17,7 +18,7 @@ use std::{
 /// A client that waits longer than this hangs.
 const SECONDS: u64 = 60;
 
-/// One request, and how many bytes of a body went back.
+/// One request, and the number of body bytes that were sent back.
 #[derive(Debug, Clone)]
 pub struct Seen {
     pub path: String,
@@ -30,7 +31,7 @@ impl Seen {
         self.head.get(name).map(String::as_str)
     }
 
-    /// The first byte of the range that was asked for.
+    /// The first byte of the requested range.
     pub fn from(&self) -> Option<usize> {
         self.header("range")?.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()
     }
@@ -40,17 +41,17 @@ impl Seen {
     }
 }
 
-/// What comes after the bytes of a reply.
+/// What the server does after the first bytes of a reply.
 #[derive(Clone)]
 pub enum Then {
     Close,
-    /// Nothing, until the client gives up.
+    /// Sends nothing, until the client gives up.
     Silence,
-    /// Nothing, until the gate is open; then the rest.
+    /// Sends nothing until the gate is open; then the rest.
     Wait(Gate),
 }
 
-/// Closed at first.
+/// A gate, closed at first.
 #[derive(Clone, Default)]
 pub struct Gate(Arc<AtomicBool>);
 
@@ -65,9 +66,9 @@ pub struct Reply {
     pub status: u16,
     pub headers: Vec<String>,
     pub body: Vec<u8>,
-    /// What `content-length` says; none: the end of the line is the end of the body.
+    /// The value of `content-length`; `None`: the body ends with the connection.
     pub length: Option<u64>,
-    /// So many bytes of the body are sent at first.
+    /// The number of body bytes that are sent at first.
     pub first: usize,
     pub then: Then,
 }
@@ -78,7 +79,7 @@ impl Reply {
         Reply { status, headers, body: body.to_vec(), length: Some(body.len() as u64), first: body.len(), then: Then::Close }
     }
 
-    /// Breaks off after so many bytes of the body.
+    /// Breaks off after this many bytes of the body.
     pub fn cut(mut self, first: usize) -> Reply {
         self.first = first;
         self
@@ -90,8 +91,7 @@ impl Reply {
     }
 }
 
-/// What a sound file server answers: the file, or the rest of it that was asked for, if it is still the same
-/// file.
+/// The answer of a proper file server: the file, or the requested rest of it if the file is still the same.
 pub fn honest(seen: &Seen, file: &[u8], etag: &str) -> Reply {
     let tag = format!("etag: {etag}");
     let same = seen.header("if-range").is_none_or(|mark| mark == etag);
@@ -119,7 +119,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Answers each request as `script` says, given how many came before.
+    /// Answers each request as `script` says, which also gets the number of earlier requests.
     pub fn new(script: impl Fn(&Seen, usize) -> Reply + Send + Sync + 'static) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -132,14 +132,14 @@ impl Server {
                     return;
                 }
                 let (script, seen, over) = (script.lock().unwrap().clone(), seen.clone(), over.clone());
-                // A client that is killed or hangs up is what many of these tests want.
+                // Many of these tests want a client that is killed or hangs up.
                 std::thread::spawn(move || drop(answer(stream, &*script, &seen, &over)));
             }
         });
         server
     }
 
-    /// From now on.
+    /// Answers as `script` says from now on.
     pub fn answer(&self, script: impl Fn(&Seen, usize) -> Reply + Send + Sync + 'static) {
         *self.script.lock().unwrap() = Arc::new(script);
     }
@@ -148,7 +148,7 @@ impl Server {
         self.seen.lock().unwrap().clone()
     }
 
-    /// Bytes of bodies that went out in all.
+    /// The number of body bytes sent in total.
     pub fn sent(&self) -> u64 {
         self.seen().iter().map(Seen::sent).sum()
     }
@@ -157,7 +157,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.over.store(true, Ordering::SeqCst);
-        // Its listener waits for one more.
+        // Connects once more, because the listener waits for a connection.
         let _ = TcpStream::connect(self.url.trim_start_matches("http://"));
     }
 }
@@ -206,7 +206,7 @@ fn answer(
         }
     }
     stream.shutdown(std::net::Shutdown::Write)?;
-    // What is closed with something unread is reset, and what was sent last would be lost with it.
+    // Closing a connection with unread bytes resets it, which would lose the bytes sent last.
     let _ = stream.read(&mut byte);
     Ok(())
 }

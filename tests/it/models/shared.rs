@@ -1,5 +1,5 @@
-//! Where a model goes and who may have it: published without its bytes, fetched once, shared, and read-only
-//! in the pod.
+//! The way of a model from its publisher to pods: published without its bytes, fetched once, shared, and
+//! read-only in the pod.
 
 use std::fs;
 
@@ -49,7 +49,7 @@ fn what_is_on_the_shelf_is_fetched_from_nowhere_whoever_names_it() {
     let other = Server::new(|_, _| panic!("asked for what is there"));
     scene.publish("lab/two", &format!("{}/copy.bin", other.url));
     scene.publish("lab/three", "hf:nobody/nothing@main:copy.bin");
-    // Nobody is there any more.
+    // The server must not be asked any more.
     scene.server = Server::new(|_, _| panic!("asked for what is there"));
     for name in ["lab/two", "lab/three"] {
         scene.rig.hob(&["add", name]).well();
@@ -97,7 +97,7 @@ fn the_model_of_a_folder_is_fetched_by_its_first_call_or_by_build_unless_it_lies
     let from = format!("{}/model.bin", scene.server.url);
     let folder = scene.recipe("lab/folder", &from);
     let word = folder.to_str().unwrap();
-    // To look at a recipe is not to download gigabytes.
+    // Showing a recipe must not download gigabytes.
     scene.rig.hob(&["show", word]).refused(Code::ModelMissing, &["weights.bin", "`hob build", &from]);
     assert!(scene.server.seen().is_empty());
     scene.assert_works(word);
@@ -111,7 +111,7 @@ fn the_model_of_a_folder_is_fetched_by_its_first_call_or_by_build_unless_it_lies
     scene.rig.hob(&["build", word]).well();
     assert_eq!(scene.server.seen().len(), 2);
 
-    // What lies in the folder is the author's own, and is held against the manifest.
+    // The file in the folder is the author's own, and is compared with the manifest.
     fs::remove_file(scene.kept()).unwrap();
     fs::create_dir(folder.join("models")).unwrap();
     fs::write(folder.join("models/weights.bin"), &scene.model).unwrap();

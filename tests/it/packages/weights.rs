@@ -1,5 +1,5 @@
-//! Models of several files, read by the packages that people read them with: from a recipe folder, from a
-//! signed repository and from a server like the hub, by started and by forked pods.
+//! Models of several files, read by the usual packages: from a recipe folder, from a signed repository and
+//! from a server like the hub, in started and in forked pods.
 
 use std::{
     fs,
@@ -63,13 +63,13 @@ fn onnx() -> Vec<u8> {
     [number(1, 8), message(7, &graph.concat()), message(8, &number(2, 13))].concat()
 }
 
-/// So many calls at most are made with pods that are started before one is forked.
+/// The most calls that are made in started pods before one is forked.
 const CALLS_MAX: usize = 100;
 
 const FLOAT: u64 = 1;
 const EXTERNAL: u64 = 1;
 
-/// A field of a protocol buffer, as are the two below.
+/// A field of a protocol buffer, as are the two functions below.
 fn number(field: u64, value: u64) -> Vec<u8> {
     [varint(field << 3), varint(value)].concat()
 }
@@ -92,7 +92,7 @@ fn varint(mut value: u64) -> Vec<u8> {
     bytes
 }
 
-/// The recipe with its models, which lie in its folder or at the hub.
+/// The recipe with its models, which lie in its folder or on the hub.
 fn recipe(below: &Path, name: &str, from_hub: bool) -> PathBuf {
     let (source, folder) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recipes/weights"), below.join(name));
     fs::create_dir_all(folder.join("pod")).unwrap();
@@ -124,7 +124,8 @@ fn wanted() -> Value {
     json!({ "onnx": [12.0, 26.0], "sharded": [12.0, 26.0], "files": files })
 }
 
-/// A server like the hub: a file is at `/REPOSITORY/resolve/REVISION/PATH`, in folders if it is in some.
+/// A server like the hub: it serves a file at `/REPOSITORY/resolve/REVISION/PATH`, with its folders if it has
+/// some.
 fn hub() -> Server {
     Server::new(|seen, _| {
         let asked = seen.path.strip_prefix(&format!("/lab/net/resolve/{REVISION}/in%20a%20folder/"));
@@ -133,13 +134,13 @@ fn hub() -> Server {
     })
 }
 
-/// Environments are dear: the next run finds this one.
+/// Building environments takes long: the next run reuses this one.
 async fn host(hub: &Server) -> Host {
     let home = Home::at(Path::new(env!("CARGO_TARGET_TMPDIR")).join("weights-home"));
     let endpoint = hub.url.clone();
     let sources = Sources::from_variables(|name| (name == "HF_ENDPOINT").then(|| endpoint.clone().into()));
     let host = Host::open(Config::new(home).with_hob(env!("CARGO_BIN_EXE_hob")).with_sources(sources)).await.unwrap();
-    // What a run that was broken off left.
+    // The leftovers of an interrupted run.
     for entry in host.installed().unwrap() {
         host.remove(&entry.name).await.unwrap();
     }
@@ -174,12 +175,12 @@ async fn models_of_several_files_are_read_by_their_own_packages() {
         publish(&repo, &keys, &pack(recipe).unwrap(), &recipe.join("models"), now, &Silent).await.unwrap();
     }
     host.add_remote("main", repo.to_str().unwrap(), Trust::Fingerprint(made.fingerprint.to_string())).await.unwrap();
-    // One after the other: what the first one brought must not be there for the second.
+    // One after the other: models that the first one brought must not be there for the second.
     for (name, asked_of_hub) in [("test/weights", 0), ("test/weights-of-hub", models().len())] {
         let name: RecipeName = name.parse().unwrap();
         host.add(&name, Some(&hob::model::VersionRange::ANY), None, &Consent::Required).await.unwrap();
         let call = hob::model::Call::new(&name.to_string(), "infer", x.clone()).unwrap();
-        // The first pod asks for a zygote, and does not wait for it.
+        // The first pod starts a zygote, and does not wait for it.
         let (mut found, mut forked) = alone(&host, call.clone()).await;
         zygote(&host).await;
         for _ in 0..CALLS_MAX {

@@ -1,6 +1,6 @@
-//! What good pods answer, in which order, and from how many processes.
+//! Answers of well-behaved pods: their content, their order, and the number of processes.
 //!
-//! Apart from the misdeeds and the endings: here nothing goes wrong but the author's own code.
+//! Only the author's own code goes wrong here.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ async fn a_recipe_folder_answers_and_is_marked_unsigned() {
     }
     let records = rig.host.journal();
     assert_eq!(records.len(), 2);
-    // One frame out, one frame back, no wasm: the promise of a recipe without glue.
+    // One frame out, one frame back, no wasm: as promised for a recipe without glue.
     assert!(records.iter().all(|record| (record.wasm_entries, record.frames_sent, record.frames_received) == (0, 1, 1)), "{records:?}");
     rig.host.shutdown().await;
 }
@@ -49,7 +49,7 @@ async fn chunks_and_progress_arrive_in_order_before_the_outcome() {
     let rig = Rig::new().await;
     let source = "import hob_pod\nclass Subject:\n    def run(self, input):\n        for n in range(input):\n            hob_pod.progress(done=n)\n            yield {'n': n}\n        return 'end'\n";
     let recipe = rig.python("stream", source, true);
-    // More than every buffer on the way holds: a slow reader holds the pod back and loses nothing.
+    // More than all buffers on the way hold: a slow reader holds the pod back and loses nothing.
     let count = 500;
     let mut running = rig.host.start(call(&recipe, json!(count)));
     let (mut chunks, mut progress, mut last) = (Vec::new(), 0, None);
@@ -71,12 +71,12 @@ async fn chunks_and_progress_arrive_in_order_before_the_outcome() {
     let outcome = running.outcome().await.unwrap();
     assert_eq!(outcome.output.value(), &json!("end"));
     assert_eq!(chunks, (0..count).collect::<Vec<u64>>());
-    // Of progress a caller that is behind has the latest, and may miss what came before.
+    // A caller that is behind gets the latest progress, and may miss earlier reports.
     assert!((3..=count).contains(&progress), "{progress}");
     rig.host.shutdown().await;
 }
 
-/// Tells how far it is before each chunk.
+/// Reports its progress before each chunk.
 const TOLD: &str = "
 import hob_pod
 class Subject:
@@ -94,7 +94,7 @@ async fn a_callback_gets_progress_in_types_and_all_chunks_before_the_outcome() {
     let (sender, received) = std::sync::mpsc::channel();
     let outcome = rig.host.call_with(call(&recipe, json!(5)), move |event| sender.send(event).unwrap()).await.unwrap();
     assert_eq!(outcome.output.value(), &json!("end"));
-    // The callback is gone, and with it the sender: all that it was given is here.
+    // The callback is gone, and with it the sender: all events that it got are here.
     let events: Vec<Event> = received.iter().collect();
     let chunks: Vec<_> =
         events.iter().filter_map(|event| if let Event::Chunk { data, .. } = event { Some(data.value().clone()) } else { None }).collect();
@@ -109,7 +109,7 @@ async fn a_callback_gets_progress_in_types_and_all_chunks_before_the_outcome() {
     rig.close().await;
 }
 
-/// On one thread: what a callback blocks would block all.
+/// The runtime has one thread, so a callback that blocked it would block everything.
 #[tokio::test]
 async fn a_callback_that_blocks_holds_up_its_own_call_alone() {
     let rig = Rig::new().await;
@@ -125,7 +125,7 @@ async fn a_callback_that_blocks_holds_up_its_own_call_alone() {
         let (sender, received) = std::sync::mpsc::channel();
         let outcome = host.call_with(asked, move |event| {
             let _ = entered.send(());
-            // Until it is released once; after that it lets all through.
+            // Blocks until it is released once; after that it lets everything through.
             let _ = held.recv();
             sender.send(event).unwrap();
         });
@@ -171,7 +171,7 @@ async fn a_callback_that_panics_cancels_its_call_and_a_dropped_call_gives_it_no_
     let under_way = tokio::spawn(async move { host.call_with(asked, move |_| sender.send(()).unwrap()).await });
     received.recv().await.unwrap();
     under_way.abort();
-    // The callback goes with the call.
+    // The callback is dropped with the call.
     within(60, "the callback is let go of", || matches!(received.try_recv(), Err(tokio::sync::mpsc::error::TryRecvError::Disconnected)))
         .await;
     within(60, "the worker stops", || open.join("dropped").exists()).await;
@@ -186,7 +186,7 @@ async fn a_python_error_keeps_type_message_and_traceback() {
     assert_eq!(fault.code, Code::RecipeFailed);
     assert!(fault.message.contains("KeyError") && fault.message.contains("colour"), "{}", fault.message);
     assert!(fault.detail["traceback"].to_string().contains("subject.py"), "{}", fault.detail);
-    // The pod is as good as before.
+    // The pod still works.
     assert_eq!(rig.run(&recipe, json!(1)).await.unwrap_err().code, Code::RecipeFailed);
     assert_eq!(rig.host.pods().len(), 1);
     rig.host.shutdown().await;

@@ -1,6 +1,6 @@
-//! How asks, pods and hosts end: deadlines, signals, shutdown, a host that is killed.
+//! The ends of asks, pods and hosts: deadlines, signals, shutdown, a killed host.
 //!
-//! Apart from the misdeeds, because here it is the host's side (or a bystander) that ends something.
+//! Here the host, or a bystander, ends something.
 
 use std::{
     os::unix::process::ExitStatusExt,
@@ -20,7 +20,7 @@ async fn a_deadline_stops_the_worker_and_the_next_call_is_untouched() {
     let pid = rig.run(&recipe, json!(false)).await.unwrap().output.into_value();
     let late = call(&recipe, json!(true)).with_deadline(std::time::Duration::from_millis(200));
     assert_eq!(rig.host.call(late).await.unwrap_err().code, Code::Deadline);
-    // Cancelled inside Python, not killed: the same process answers.
+    // The ask was cancelled inside Python and not killed: the same process answers.
     assert_eq!(rig.run(&recipe, json!(false)).await.unwrap().output.into_value(), pid);
     rig.host.shutdown().await;
 }
@@ -69,7 +69,7 @@ async fn no_process_outlives_a_host_that_was_killed() {
         let text = std::fs::read_to_string(&marker).unwrap_or_default();
         text.split_whitespace().filter_map(|word| word.parse().ok()).collect()
     };
-    // The pod wrote its own pid and its grandchild's: the misdeed is under way.
+    // The pod wrote its own pid and its grandchild's: the misdeed has begun.
     within(60, "the pod and its grandchild run", || read().len() >= 2).await;
     let pids = crate::zygotes::below(host.id());
     for said in read() {
@@ -84,7 +84,7 @@ async fn no_process_outlives_a_host_that_was_killed() {
 
 #[test]
 fn a_caller_who_leaves_while_its_pod_is_being_ended_hangs_nobody() {
-    // A thread of its own with a runtime of one thread: what spins there can be seen from here only.
+    // A separate thread with a runtime of one thread: a loop that spins can only be seen from here.
     let (done, ended) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -113,7 +113,7 @@ async fn a_host_that_shuts_down_starts_no_pod_any_more() {
     rig.run(&recipe, json!(0)).await.unwrap();
     let busy = rig.host.start(call(&recipe, json!(0.5)));
     within(60, "the pod is busy", || rig.host.pods().iter().any(|pod| pod.state == "busy")).await;
-    // In the queue: accepted, so it is served.
+    // A call in the queue was accepted, so it is served.
     let queued = rig.host.start(call(&recipe, json!(0)));
     tokio::time::sleep(Duration::from_millis(100)).await;
     rig.host.shutdown().await;
@@ -128,8 +128,8 @@ async fn a_host_that_shuts_down_starts_no_pod_any_more() {
 #[tokio::test]
 async fn a_stopped_pod_never_gives_a_result_with_a_hole() {
     let source = "class Subject:\n    def run(self, input):\n        for n in range(input):\n            yield n\n        return 'end'\n";
-    // All buffers of a call hold some 130 chunks: the last chunk just fits, just does not, or has others
-    // behind it.
+    // The buffers of a call hold some 130 chunks: the last chunk just fits, just does not, or is followed by
+    // others.
     for count in [126, 129, 130, 131, 132, 133, 300] {
         let rig = Rig::new().await;
         let recipe = rig.python("hole", source, true);
@@ -153,7 +153,7 @@ async fn a_stopped_pod_never_gives_a_result_with_a_hole() {
 #[tokio::test]
 async fn what_its_caller_has_a_part_of_is_not_run_again() {
     let rig = Rig::new().await;
-    // Dies once in each of its two lives: before any chunk, then after two.
+    // The pod dies once in each of its two lives: before any chunk, then after two.
     let source = "import os\nclass Subject:\n    def run(self, input):\n        with open(input, 'a+') as log:\n            log.write('x')\n            \
                   log.flush()\n            log.seek(0)\n            lives = len(log.read())\n        if lives == 1:\n            os._exit(3)\n        \
                   yield 'a'\n        yield 'b'\n        os._exit(3)\n";

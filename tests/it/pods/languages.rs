@@ -1,4 +1,4 @@
-//! Pods that are no Python: compiled for the machine, and behind an interpreter that `env` finds, each
+//! Pods that are not Python: compiled for the machine, and run by an interpreter that `env` finds. Each was
 //! written from the page of the protocol alone.
 
 use std::{
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::cli::rig::{Rig, Signed, put};
 
-/// A recipe folder whose pod is the program that `place` puts at a path.
+/// A recipe folder whose pod is the program that `place` puts at the given path.
 fn recipe(below: &Path, name: &str, place: impl Fn(&Path)) -> PathBuf {
     let folder = below.join(name);
     let text = "{ type = \"object\", required = [\"text\"], properties = { text = { type = \"string\" } } }";
@@ -36,7 +36,7 @@ fn recipe(below: &Path, name: &str, place: impl Fn(&Path)) -> PathBuf {
     folder
 }
 
-/// It answers, streams, crashes and is started anew: as a folder, and installed.
+/// Checks that it answers, streams, crashes and is started again: as a folder, and installed.
 fn serves(name: &str, place: impl Fn(&Path)) {
     let (rig, signed) = (Rig::new(), Signed::new());
     let folder = recipe(rig.folder.path(), name, place);
@@ -63,7 +63,7 @@ fn kit(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pods").join(file)
 }
 
-/// Whether that program is there to be run.
+/// Whether that program can be run.
 fn has(program: &str) -> bool {
     let is_there = Command::new(program).arg("--version").output().is_ok_and(|ran| ran.status.success());
     if !is_there {

@@ -1,8 +1,8 @@
-//! The kit of misdeeds: each file of tests/pods does one, proves that it did, and costs one clear fault.
+//! Misbehaving pods: each file of tests/pods does one misdeed, proves that it did, and causes one clear
+//! fault.
 //!
-//! Apart from the other tests of pods, because what is asserted is always the same: the misdeed happened, the
-//! caller was told what, another recipe of the same host answers as before, and no process is left that
-//! should not be.
+//! Each test asserts the same: the misdeed happened, the caller got the right fault, another recipe of the
+//! same host answers as before, and no process is left that should not be.
 
 use std::{
     path::{Path, PathBuf},
@@ -16,22 +16,22 @@ use tokio::{sync::Semaphore, task::JoinSet};
 
 use crate::support::{Rig, call, inner_number, is_running, outer, within};
 
-/// What becomes of the pod.
+/// What happens to the pod.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Pod {
-    /// It and all that it started are gone soon after the fault.
+    /// The pod and all that it started are gone soon after the fault.
     Gone,
-    /// It serves on: the misdeed was one call's.
+    /// The pod continues to serve: the misdeed affected one call.
     Lives,
 }
 use Pod::*;
 
-/// A file, the fault of the call that it is asked for, what the fault must say (in its message or detail),
-/// and what becomes of the pod.
+/// A file, the fault of the call that is asked of it, the texts that the fault must contain (in its message
+/// or detail), and what happens to the pod.
 type Misdeed = (&'static str, Code, &'static [&'static str], Pod);
 
 const MISDEEDS: &[Misdeed] = &[
-    // On the way to ready.
+    // Until the pod is ready.
     ("exits_before_hello.py", Code::Crashed, &["exited with code 3 before it was ready", "no device found"], Gone),
     ("exits_0_before_hello.py", Code::Crashed, &["exited with code 0 before it was ready"], Gone),
     ("dies_at_import.py", Code::ImportFailed, &["no accelerator on this machine", "_open_device", "dies_at_import.py"], Gone),
@@ -56,7 +56,7 @@ const MISDEEDS: &[Misdeed] = &[
     ("closes_its_data_lane.py", Code::ProtocolViolation, &["closed its socket"], Gone),
     ("closes_its_socket.py", Code::ProtocolViolation, &["closed its socket"], Gone),
     ("closes_every_descriptor.py", Code::Crashed, &["exited with code 70", "`run`", "closed a descriptor that its pod speaks"], Gone),
-    // The work.
+    // The author's code.
     ("never_answers.py", Code::Deadline, &["`run`"], Lives),
     ("ignores_cancel.py", Code::Deadline, &["`run`"], Gone),
     ("stops_itself.py", Code::Deadline, &["`run`"], Gone),
@@ -76,9 +76,9 @@ const MISDEEDS: &[Misdeed] = &[
 async fn every_misdeed_happens_is_one_clear_fault_and_harms_nobody_else() {
     let rig = Arc::new(Rig::new().await);
     let good = rig.python("good", "class Subject:\n    def run(self, input):\n        return input\n", false);
-    // A few at a time: most of them are waits.
+    // A few at a time, because most of them only wait.
     let (turns, mut all) = (Arc::new(Semaphore::new(8)), JoinSet::new());
-    // All of them first: a call during which `hob.toml` changes has its pods for itself.
+    // All recipes are made first: a call during which `hob.toml` changes has its pods for itself.
     let recipes: Vec<_> = MISDEEDS.iter().map(|misdeed| (*misdeed, misbehaving(&rig, misdeed))).collect();
     for (misdeed, recipe) in recipes {
         let (rig, good, turns) = (rig.clone(), good.clone(), turns.clone());
@@ -101,7 +101,7 @@ fn misbehaving(rig: &Rig, (file, code, ..): &Misdeed) -> PathBuf {
 }
 
 async fn misbehaves(rig: &Rig, good: &Path, recipe: &Path, (file, code, says, pod): Misdeed) {
-    // Only what ends by its deadline has a short one: all else must be told at once.
+    // Only misdeeds that end by the deadline have a short one: all others must be reported at once.
     let deadline_ms = if code == Code::Deadline { 3_000 } else { 30_000 };
     let begun = Instant::now();
     let fault = rig.host.call(call(recipe, json!({})).with_deadline(std::time::Duration::from_millis(deadline_ms))).await.expect_err(file);
@@ -171,7 +171,7 @@ async fn a_second_answer_never_reaches_another_call() {
     let recipe = rig.hostile("answers_twice.py", "");
     assert_eq!(rig.run(&recipe, json!({})).await.unwrap().output.value(), &json!({ "answer": 1 }));
     within(60, "the misdeed happens", || rig.fired("answers_twice.py").is_some()).await;
-    // Either this call meets the violation, or it starts a new pod: it never gets the stray answer.
+    // This call either meets the violation or starts a new pod: it never gets the stray answer.
     match rig.run(&recipe, json!({})).await {
         Ok(outcome) => assert_eq!(outcome.output.value(), &json!({ "answer": 1 })),
         Err(fault) => assert_eq!(fault.code, Code::ProtocolViolation, "{fault:?}"),
@@ -267,7 +267,7 @@ async fn a_pod_that_ignores_sigterm_is_killed_in_the_end() {
     assert!(matches!(fault.code, Code::Cancelled | Code::Crashed | Code::ShuttingDown), "{fault:?}");
 }
 
-/// Eight calls that go to the pod as one batch; what became of each.
+/// Eight calls that reach the pod as one batch; returns the outcome of each.
 async fn batch(rig: &Arc<Rig>, file: &str, deadline_ms: u64) -> Vec<Result<Value, Fault>> {
     let run = "idempotent = true\nbatch = { items = 8, wait_ms = 2000 }";
     let recipe = rig.hostile_with(file, "", run);
@@ -310,7 +310,8 @@ async fn what_a_dying_pod_answered_of_a_batch_is_answered() {
 async fn a_second_answer_within_a_batch_reaches_nobody() {
     let rig = Arc::new(Rig::new().await);
     let ends = batch(&rig, "answers_an_item_twice.py", 30_000).await;
-    // Harmless to repeat, so they were, in other pods; each answer was compared with its input.
+    // The asks could be repeated without harm, so other pods ran them; each answer was compared with its
+    // input.
     assert!(ends.iter().all(Result::is_ok), "{ends:?}");
     let status = rig.host.status();
     let pool = &status.pools[0];

@@ -1,5 +1,5 @@
-//! An end in order: what a program registered for its end runs when its pod is drained, whatever kind of pod
-//! it is, and within a bound.
+//! Orderly ends: the functions that a program registered for its end run when its pod is drained, for every
+//! kind of pod, and within a bound.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Rig, call, inner_number, within};
 
-/// Tells its end in a file: by `atexit`, by a log that is kept back until its shutdown, by a thread and an
+/// Reports its end in a file: by `atexit`, by a log that is buffered until its shutdown, by a thread and an
 /// executor that still work.
 const BUFFERED: &str = r#"
 import atexit, concurrent.futures, gc, logging, logging.handlers, os, threading, time
@@ -71,7 +71,7 @@ fn buffered(rig: &Rig, name: &str, pod: &str, run: &str, method: &str) -> PathBu
 fn assert_ended(place: &Path, what: &str) {
     let text = fs::read_to_string(place).unwrap_or_default();
     let mut lines: Vec<&str> = text.lines().collect();
-    // The thread ends by what the executor does, both before `atexit`, as at the end of any program.
+    // The executor's work ends the thread; both happen before `atexit`, as at the end of any program.
     assert_eq!(lines.first(), Some(&"thread"), "{what}: {text}");
     lines.sort_unstable();
     assert_eq!(lines, ["atexit on True", "log", "thread"], "{what}");

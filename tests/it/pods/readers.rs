@@ -1,6 +1,6 @@
 //! Callers that read their stream slowly or not at all, while others wait for the only pod.
 //!
-//! Apart from `blobs.rs`, where nobody else waits: there a slow caller holds its producer back.
+//! (In `blobs.rs` nobody else waits, and a slow caller holds its producer back.)
 
 use std::{
     os::unix::fs::MetadataExt,
@@ -16,8 +16,8 @@ use serde_json::json;
 
 use crate::support::{Rig, call, host_at, within};
 
-/// Yields as many chunks as asked, of that size, and says how far it came. `blobs`: none, or a blob each, of
-/// which every hundredth, or `all`, is too large for a frame. Anything but such a list it gives back.
+/// Yields as many chunks as asked, of that size, and writes how far it came. `blobs`: none, or a blob each,
+/// of which every hundredth, or `all`, is too large for a frame. Any other input is returned.
 const STREAMS: &str = "
 import os, time, hob_pod
 class Subject:
@@ -53,7 +53,7 @@ fn streams(rig: &Rig, name: &str) -> PathBuf {
     rig.pool(name, &source(&rig.open()), "max = 1", "streaming = true")
 }
 
-/// Bytes in files without a name below that folder which this process has open.
+/// Bytes in nameless files below that folder which this process has open.
 fn on_disk(folder: &Path) -> u64 {
     let open = std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| Some(entry.ok()?.path()));
     let ours =
@@ -86,7 +86,7 @@ async fn hear(mut running: Running, chunks: u64, size: usize, blobs: &str) {
 async fn a_deaf_reader_holds_the_only_pod_from_nobody_and_loses_nothing() {
     let rig = Rig::new().await;
     let recipe = streams(&rig, "heard");
-    // In memory; in memory and on the disk; and more blobs than a pod may have in shared memory at once.
+    // In memory; in memory and on disk; and with more blobs than a pod may have in shared memory at once.
     for (chunks, size, blobs, spills) in
         [(700, 10_000, "", false), (3_000, 10_000, "", true), (2_500, 10_000, "some", true), (200, 10, "all", true)]
     {
@@ -104,7 +104,7 @@ async fn a_deaf_reader_holds_the_only_pod_from_nobody_and_loses_nothing() {
     rig.close().await;
 }
 
-/// Each of them keeps less than one stream may; together they are more than all may keep in memory.
+/// Each stream keeps less than one may; together they keep more than all may in memory.
 #[tokio::test(flavor = "multi_thread")]
 async fn deaf_readers_together_are_kept_within_the_hosts_memory_and_go_on_by_the_disk() {
     const STREAMS: u64 = 30;
@@ -114,12 +114,12 @@ async fn deaf_readers_together_are_kept_within_the_hosts_memory_and_go_on_by_the
     let running: Vec<Running> = (0..STREAMS).map(|_| rig.host.start(call(&recipe, json!([CHUNKS, 100_000, ""])))).collect();
     within(60, "all streams are in hand", || rig.host.pods().iter().any(|pod| pod.in_hand as u64 == STREAMS)).await;
     assert_eq!(on_disk(rig.folder.path()), 0);
-    // Each stream that ends leaves its place to one of these, and one is always left that waits.
+    // Each stream that ends leaves its pod to one of these calls, and one call always waits.
     let waiting: Vec<Running> = (0..=STREAMS).map(|_| rig.host.start(call(&recipe, json!("hold")))).collect();
     within(60, "all streams end in the pod", || rig.host.status().pools.iter().any(|pool| pool.asks_done == STREAMS)).await;
     let kept = STREAMS * CHUNKS * 100_000;
     let spilled = on_disk(rig.folder.path());
-    // Beside what may be kept, each has what it may send without.
+    // Beside the kept chunks, each stream may send its credit.
     let in_memory = (256 << 20) + STREAMS * (4 << 20);
     assert!(spilled > kept - in_memory && spilled < kept / 2, "{spilled} of {kept} bytes on the disk");
     for running in running {
@@ -151,7 +151,7 @@ async fn a_deaf_reader_of_too_much_ends_alone_when_others_wait() {
     let fault = running.outcome().await.unwrap_err();
     assert!(fault.code == Code::Unread && fault.message.contains("others wait for its pod"), "{fault}");
     assert!(read > 2_600, "what was kept is still given");
-    // One whose caller goes away leaves the pod to others as well, and nothing on the disk.
+    // A stream whose caller leaves also frees the pod, and leaves nothing on the disk.
     let running = rig.host.start(call(&recipe, json!([u32::MAX, 1_000, ""])));
     std::fs::remove_file(rig.open().join("stopped")).unwrap();
     within(60, "the stream begins again", || count(&rig) < 100).await;
@@ -176,7 +176,7 @@ impl Disk {
         mounted.is_ok_and(|output| output.status.success()).then_some(Disk(at))
     }
 
-    /// Leaves room for so many bytes more.
+    /// Leaves room for this many bytes.
     fn leave(&self, bytes: u64) {
         let space = rustix::fs::statvfs(&self.0).unwrap();
         let size = (space.f_blocks - space.f_bfree) * space.f_frsize + bytes;
@@ -224,7 +224,7 @@ async fn a_full_disk_ends_the_deaf_readers_call_and_no_other() {
     rig.close().await;
 }
 
-/// The pod keeps no count of what it may send: it is not read while its chunks find no room.
+/// The pod does not count its credit: it is not read while its chunks find no room.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_without_credit_is_held_by_a_deaf_reader_from_nobody_either() {
     let rig = Rig::new().await;

@@ -1,5 +1,5 @@
-//! What ordinary servers answer in place of a file, or on the way to it: said as what it is, followed where
-//! that is safe, and never called an attack.
+//! Answers of ordinary servers in place of a file, or on the way to it: named as what they are, followed
+//! where that is safe, and never called an attack.
 
 use std::fs;
 
@@ -74,8 +74,8 @@ async fn what_answers_in_place_of_a_file_is_named_and_is_no_attack() {
     }
 }
 
-/// A mark before metadata is no attack: somebody's editor or a tool put it there. One before a bundle says
-/// nothing.
+/// A byte order mark before metadata is no attack: an editor or a tool added it. A mark before a bundle
+/// proves nothing.
 #[tokio::test]
 async fn metadata_with_a_byte_order_mark_is_told_as_that() {
     let world = World::new().await;
@@ -141,7 +141,7 @@ async fn targets_may_lie_elsewhere_and_metadata_may_not() {
     let resolved = resolve(&mut client, "hob/echo").await.unwrap();
     assert_eq!(client.fetch_bundle(&resolved, &Silent).await.unwrap(), packed.bytes);
     assert_eq!(store.asked(), std::slice::from_ref(&bundle));
-    // What comes from there is held to the same digest.
+    // Bytes from there must have the same digest.
     store.lie(&bundle, Lie::Bytes(b"other bytes".to_vec()));
     assert_ne!(client.fetch_bundle(&resolved, &Silent).await.unwrap_err().code, Code::RepositoryUnreachable);
     server.lie(&bundle, Lie::Redirect("ftp://127.0.0.1/x".into()));
@@ -168,8 +168,8 @@ async fn a_plus_in_a_version_is_one_for_object_stores() {
     assert!(server.asked().iter().any(|path| path.ends_with("0.2.0%2Bcpu.hob")), "{:?}", server.asked());
 }
 
-/// A label says nothing of bytes that are the signed ones, and bytes of the signed length that are others
-/// were made to look so.
+/// A wrong label does not matter if the bytes are the signed ones. Other bytes of the signed length were made
+/// to look like them.
 #[tokio::test]
 async fn a_label_refuses_nothing_that_is_right_and_excuses_nothing_that_was_changed() {
     let world = World::new().await;
@@ -219,7 +219,7 @@ async fn a_password_goes_along_where_the_own_host_redirects_and_nowhere_else() {
     let url = server.url.replacen("http://", "http://ci:pw@", 1) + "moved/";
     let mut client = open(&home, &url).await;
     let resolved = resolve(&mut client, "hob/echo").await.unwrap();
-    // Another host is not told it, and asks for it in vain.
+    // Another host is not told the password, and asks for it in vain.
     let fault = client.fetch_bundle(&resolved, &Silent).await.unwrap_err();
     assert!(fault.message.contains("401") && !fault.to_string().contains("pw"), "{fault}");
     store.lie(&bundle, Lie::Busy(0));

@@ -1,8 +1,7 @@
-//! What a mirror, a thief of one key, a hostile publisher or a torn disk can do, and by which name it is
-//! refused.
+//! Attacks by a mirror, a thief of one key, a hostile publisher or a torn disk, and the fault of each.
 //!
-//! Apart from the honest way. After each refusal the client's home holds its own state and nothing else, and
-//! the state that it had before still works.
+//! After each refusal the client's home holds its own state and nothing else, and its earlier state still
+//! works.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -25,7 +24,7 @@ async fn fetch(home: &Home, url: &str) -> Result<(), Fault> {
     client.fetch_bundle(&resolved, &Silent).await.map(drop)
 }
 
-/// That a fault has this code and says each of these things.
+/// Asserts that a fault has this code and contains each of these texts.
 fn said(fault: &Fault, code: Code, parts: &[&str]) {
     assert_eq!(fault.code, code, "{fault}");
     for part in parts {
@@ -34,7 +33,7 @@ fn said(fault: &Fault, code: Code, parts: &[&str]) {
     assert!(fault.hint.is_some(), "no next step: {fault}");
 }
 
-/// The client's own state and locks, and nothing that was fetched.
+/// Asserts that there are only the client's own state and locks, and nothing fetched.
 fn nothing_installed(home: &Home) {
     for file in tree(home.config()).keys() {
         assert!(
@@ -75,7 +74,7 @@ async fn one_flipped_byte_in_any_metadata_file_is_refused_by_the_name_of_the_fil
             fetch(&home, world.repo.to_str().unwrap()).await.unwrap();
         }
     }
-    // The first root is only ever read when it is pinned, and then by its fingerprint.
+    // The first root is only read when it is pinned, by its fingerprint.
     let fingerprint = Digest::of(&fs::read(world.metadata("1.root.json")).unwrap()).hex();
     flip(&world.metadata("1.root.json"), 300);
     let home = Home::at(world.folder.path().join("new"));
@@ -114,7 +113,7 @@ async fn an_older_repository_is_refused_by_a_client_that_saw_the_newer() {
     fetch(&home, world.repo.to_str().unwrap()).await.unwrap();
     let seen = tree(&home.remotes());
 
-    // The whole repository of yesterday, from a client that was started anew.
+    // The whole repository of yesterday, for a client that was started again.
     said(&fetch(&home, old.to_str().unwrap()).await.unwrap_err(), Code::Rollback, &["`timestamp.json`", "older"]);
 
     // Yesterday's files under today's names: the mirror has no key.
@@ -126,7 +125,7 @@ async fn an_older_repository_is_refused_by_a_client_that_saw_the_newer() {
         said(&fault, Code::MetadataInvalid, &[&format!("`{file}`")]);
     }
 
-    // With the online key: a newer timestamp and snapshot that name the older role of a publisher.
+    // With the online key: a newer timestamp and snapshot that name an older role of a publisher.
     for _ in 0..3 {
         repository::refresh(&old, &world.keys, world.now).await.unwrap();
     }
@@ -156,7 +155,8 @@ async fn a_timestamp_that_names_an_older_snapshot_and_a_snapshot_that_drops_a_pu
     copy(&kept, &world.repo);
     world.forge_snapshot(|signed| drop(signed["meta"].as_object_mut().unwrap().remove("hob.json")));
     said(&fetch(&home, world.repo.to_str().unwrap()).await.unwrap_err(), Code::Rollback, &["snapshot.json`", "removes hob.json"]);
-    // A newcomer cannot know, but is told that the publisher is named and absent; the others are read.
+    // A new client cannot know, but is told that the publisher is named and absent; the other publishers can
+    // be read.
     let newcomer = world.home("newcomer").await;
     let mut client = world.client(&newcomer).await;
     said(&resolve(&mut client, "hob/echo").await.unwrap_err(), Code::MetadataInvalid, &["`hob`", "does not list `hob.json`"]);
@@ -174,9 +174,9 @@ async fn expired_metadata_is_refused_with_its_file_and_date() {
         assert!(fault.hint.as_ref().is_some_and(|hint| hint.contains("this machine's clock")), "{fault:?}");
     }
     nothing_installed(&home);
-    // A clock that is an hour slow is no reason to stop.
+    // A clock that is an hour slow does not prevent a refresh.
     world.client(&home).await.at(days_later(world.now, -1)).refresh().await.unwrap();
-    // Nor is one that is years slow: nothing is too young to be believed.
+    // Nor does a clock that is years slow: metadata is never refused for its young age.
     world.client(&world.home("slow").await).await.at(days_later(world.now, -20 * 365)).refresh().await.unwrap();
 
     let past = yesterday(world.now);
@@ -223,7 +223,7 @@ async fn a_publisher_cannot_speak_for_another() {
         signed["targets"]["alice/hidden/9.0.0.hob"] = target.clone();
         signed["targets"]["mallory/liar/9.0.0.hob"] = target.clone();
         signed["targets"]["mallory/a/b/9.0.0.hob"] = target;
-        // And delegates alice's namespace and role name to her own key.
+        // She also delegates alice's namespace and role name to her own key.
         let key = world.keys.load("mallory").unwrap();
         signed["delegations"] = json!({
             "keys": { (key.id().unwrap()): { "keytype": "ed25519", "scheme": "ed25519", "keyval": { "public": key.public() } } },
@@ -277,7 +277,7 @@ async fn a_target_that_lies_in_its_own_words_is_refused() {
         said(&fault, Code::MetadataInvalid, &[&world.current("hob"), says]);
         nothing_installed(&home);
     }
-    // A version that only a later Hob can run is passed over, and said when nothing else is left.
+    // A version that only a later Hob can run is skipped, and reported if no other is left.
     let world = World::new().await;
     world.publish("hob/echo", "0.2.0").await.unwrap();
     world.forge("hob", "hob", |signed| signed["targets"]["hob/echo/0.2.0.hob"]["custom"]["hob"] = "^9".into());
@@ -301,7 +301,7 @@ async fn after_a_stolen_online_key_a_new_one_heals_every_client() {
 
     repository::rotate_online(&kept, &world.keys, world.now).await.unwrap();
     fetch(&home, kept.to_str().unwrap()).await.unwrap();
-    // And what the old key signed is worth nothing to a client that saw the new root.
+    // Signatures of the old key are worthless to a client that saw the new root.
     let fault = fetch(&home, world.repo.to_str().unwrap()).await.unwrap_err();
     said(&fault, Code::MetadataInvalid, &["`timestamp.json`", "0 valid signatures"]);
     fetch(&home, kept.to_str().unwrap()).await.unwrap();
@@ -351,7 +351,7 @@ async fn torn_or_altered_local_state_fails_closed() {
         said(&fault, Code::StateUnreadable, &["remote `main`", ".json"]);
         assert_eq!(tree(&home.remotes()), before, "{case}: a state that cannot be read is not repaired in silence");
     }
-    // Whole, sealed, and of another repository.
+    // Complete, sealed, and of another repository.
     let other = World::new().await;
     let home = other.home("home").await;
     fs::copy(pristine.remotes().join("main/trust.json"), home.remotes().join("main/trust.json")).unwrap();
@@ -397,12 +397,12 @@ async fn a_server_that_sends_too_much_too_slowly_or_elsewhere_is_left() {
         nothing_installed(&home);
     }
     assert!(elsewhere.asked().is_empty(), "the other host was asked");
-    // Within the host a redirect is followed.
+    // A redirect within the host is followed.
     server.lie("moved/metadata/timestamp.json", Lie::Redirect("/metadata/timestamp.json".into()));
     let home = world.home("home").await;
     let fault = Remote::open_with(&home, "main", &format!("{}moved", server.url), patience).await.unwrap().refresh().await.unwrap_err();
     said(&fault, Code::MetadataInvalid, &["snapshot.json` is missing"]);
-    // Nobody listens.
+    // No server listens any more.
     let url = server.url.clone();
     drop(server);
     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -438,12 +438,12 @@ async fn of_two_refreshes_at_once_the_slower_does_not_lower_the_floor() {
     let old = Server::serve(world.copy("old")).await;
     world.publish("hob/echo", "0.2.0").await.unwrap();
     let home = world.home("home").await;
-    // Slow enough to be overtaken, if overtaking were possible.
+    // Slow enough to be overtaken, if that were possible.
     old.lie("metadata/timestamp.json", Lie::Drip(Duration::from_micros(200)));
     let (mut slow, mut fast) = (open(&home, &old.url).await, world.client(&home).await);
     let (first, second) = tokio::join!(slow.refresh(), fast.refresh());
     second.unwrap();
-    // One that was overtaken begins again from what the other learned, and then its own server is behind.
+    // An overtaken client starts again from the state that the other learned; then its own server is behind.
     if let Err(fault) = first {
         said(&fault, Code::Rollback, &["`timestamp.json`"]);
     }

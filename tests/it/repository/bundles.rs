@@ -1,6 +1,7 @@
-//! Bundles: what packing takes and refuses, and how each wrong byte of one is called by the name of its file.
+//! Bundles: which files packing takes and refuses, and that each wrong byte in one is reported by the name of
+//! its file.
 //!
-//! Apart from the metadata attacks: here the signatures are good and the bytes under them are not.
+//! The signatures here are good and the bytes under them are not.
 
 use std::{
     collections::BTreeMap,
@@ -26,7 +27,7 @@ struct Entry<'a> {
     path: &'a str,
     kind: tar::EntryType,
     bytes: &'a [u8],
-    /// What the header says, when that is not the truth.
+    /// The size in the header, if it is wrong.
     claims: Option<u64>,
 }
 
@@ -38,7 +39,7 @@ fn archive(entries: &[Entry]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for entry in entries {
         let mut header = tar::Header::new_ustar();
-        // Written into the raw field: the library refuses to write what an attacker would.
+        // Written into the raw field, because the library refuses to write an attacker's name.
         header.as_ustar_mut().unwrap().name[..entry.path.len()].copy_from_slice(entry.path.as_bytes());
         header.set_entry_type(entry.kind);
         header.set_size(entry.claims.unwrap_or(entry.bytes.len() as u64));
@@ -83,7 +84,7 @@ async fn one_flipped_byte_in_a_published_bundle_is_refused_by_the_name_of_the_in
 
     let mut table: Vec<(String, Vec<u8>, Code, String)> = Vec::new();
     for (path, bytes) in entries.iter().filter(|(_, bytes)| !bytes.is_empty()) {
-        // At a block's start: one file may be part of another.
+        // At the start of a block, because one file may be part of another.
         let start = (0..good.len()).step_by(512).find(|at| good[*at..].starts_with(bytes)).unwrap();
         for at in [start, start + bytes.len() / 2, start + bytes.len() - 1] {
             let mut flipped = good.clone();
@@ -120,7 +121,7 @@ async fn one_flipped_byte_in_a_published_bundle_is_refused_by_the_name_of_the_in
         fs::write(&published, bytes).unwrap();
         let fault = client.fetch_bundle(&resolved, &Silent).await.expect_err(&case);
         assert!(fault.code == code && fault.message.contains(&says), "{case}: {fault}");
-        // What is no bundle at all is named by its file.
+        // A file that is no bundle at all is reported by its own name.
         let named = if code == Code::RepositoryUnreachable { published.to_str().unwrap() } else { "hob/echo 0.1.0" };
         assert!(fault.message.contains(named), "{case}: {fault}");
         assert!(fault.hint.is_some());
@@ -253,7 +254,7 @@ fn packing_is_deterministic_and_takes_only_what_belongs_to_a_bundle() {
     fs::set_permissions(two.join("pod/echo.py"), PermissionsExt::from_mode(0o755)).unwrap();
     let executable = pack(&two).unwrap();
     assert!(executable.index.get("pod/echo.py").unwrap().executable && executable.bytes != first.bytes);
-    // Without `[glue]`, a glue.wasm that lies around is not part of the recipe.
+    // Without `[glue]`, a stray glue.wasm is not part of the recipe.
     let text = fs::read_to_string(two.join("recipe.toml")).unwrap().replace("[glue]\nworld = \"0.1\"\n", "");
     fs::write(two.join("recipe.toml"), text).unwrap();
     assert!(pack(&two).unwrap().index.get("glue.wasm").is_none());
@@ -365,7 +366,7 @@ fn packing_refuses_what_a_host_would_refuse_later() {
             assert!(fault.message.contains(part), "{case}: `{part}` is not in: {fault}");
         }
     }
-    // What looks like rubbish or a secret is refused by its name, unless it is spelled out.
+    // A file that looks like rubbish or a secret is refused by its name, unless it is spelled out.
     for path in ["pod/venv/lib/a.py", "pod/id_rsa", "pod/credentials.json", "cases/hello/photo.jpg~", "pod/x.pyc", "pod/hob.key.json"] {
         let recipe = folder.path().join(path.replace(['/', '~'], "-"));
         write_recipe(&recipe, "hob/echo", "0.1.0");
@@ -380,15 +381,15 @@ fn packing_refuses_what_a_host_would_refuse_later() {
         let named = format!("hob = \">=0.1.1, <0.2\"\nfiles = [\"{path}\"]");
         fs::write(recipe.join("recipe.toml"), manifest.replace("hob = \"0.1\"", &named)).unwrap();
         if ["pod/venv/lib/a.py", "pod/id_rsa"].contains(&path) {
-            // Named and ignored at once.
+            // Named and ignored at the same time.
             let fault = pack(&recipe).map(drop).unwrap_err();
             assert!(fault.code == Code::InvalidRecipe && fault.message.contains(&format!("names `{path}`")), "{path}: {fault}");
             continue;
         }
         assert!(pack(&recipe).unwrap().index.get(path).is_some(), "{path}");
     }
-    // More places and longer paths, of a recipe that leaves out the Hob that takes neither; else they stay
-    // behind and are named.
+    // More places and longer paths, for a recipe that excludes the Hob that accepts neither; otherwise the
+    // files stay behind and are reported.
     let recipe = folder.path().join("wider");
     write_recipe(&recipe, "hob/echo", "0.1.0");
     let long = format!("pod/{}x.txt", "folder-of-some-length/".repeat(9));
@@ -410,7 +411,7 @@ fn packing_refuses_what_a_host_would_refuse_later() {
     fs::write(recipe.join("recipe.toml"), format!("files = [\"data/**\", \"pod/.config\"]\n{manifest}")).unwrap();
     let packed = pack(&recipe).unwrap();
     assert!(more.iter().all(|path| packed.index.get(path).is_some()), "{:?}", packed.index);
-    // What nothing is taken by is misspelled, or its files are not in this copy of the folder.
+    // A pattern that matches nothing is misspelled, or its files are missing from this copy of the folder.
     for idle in ["dta/**", "models/readme.txt", "data/*.md"] {
         fs::write(recipe.join("recipe.toml"), format!("files = [\"data/**\", \"{idle}\"]\n{manifest}")).unwrap();
         let fault = pack(&recipe).map(drop).unwrap_err();
@@ -421,7 +422,7 @@ fn packing_refuses_what_a_host_would_refuse_later() {
     let fewer = pack(&recipe).unwrap().index;
     assert!(fewer.get("NOTICE").is_none() && fewer.get("LICENSES/MIT.txt").is_some(), "{fewer:?}");
     assert!(more.iter().all(|path| !packed.left.contains_key(*path)), "{:?}", packed.left);
-    // A case may be the refusal of a bad input.
+    // A case may expect the refusal of a bad input.
     let recipe = folder.path().join("refusal");
     write_recipe(&recipe, "hob/echo", "0.1.0");
     fs::create_dir(recipe.join("cases/empty")).unwrap();

@@ -1,7 +1,6 @@
-//! A loopback web server that serves a repository folder, and lies where it is told to.
+//! A loopback web server that serves a repository folder, and lies on demand.
 //!
-//! By hand on a socket rather than through a web framework, because a framework will not send a wrong length
-//! or a byte a minute.
+//! It is written on a socket, because a web framework does not send a wrong length or a byte a minute.
 
 use std::{
     collections::HashMap,
@@ -19,34 +18,34 @@ use tokio::{
 #[derive(Clone)]
 pub enum Lie {
     Bytes(Vec<u8>),
-    /// The file, and then bytes without end.
+    /// The file, and then endless bytes.
     Endless,
-    /// The file, one byte at a time, with this pause between two.
+    /// The file, one byte at a time, with this pause between bytes.
     Drip(Duration),
-    /// The first half, and then silence with the line open.
+    /// The first half, and then silence on an open connection.
     Stall,
-    /// The first half, and then the line is closed, though the length said more.
+    /// The first half, and then the connection is closed, although the length was larger.
     Cut,
     Redirect(String),
     Status(u16),
-    /// These bytes, called so by `content-encoding`.
+    /// These bytes, with this `content-encoding`.
     Encoded(&'static str, Vec<u8>),
-    /// The file, for whoever gives a user and a password.
+    /// The file, for a client that sends a user and a password.
     Asks,
-    /// The file as it is, called so by `content-encoding`.
+    /// The file itself, with this `content-encoding`.
     Called(&'static str),
-    /// Asks to come again at once, so many times; then the file.
+    /// Asks the client to come again at once, this many times; then the file.
     Busy(usize),
 }
 
-/// How it answers, whatever is asked for; all of these are right.
+/// The manner of all answers; each is correct HTTP.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Manner {
     Plain,
-    /// The end of a file is the end of the connection.
+    /// The file ends with the connection.
     WithoutLength,
     Chunked,
-    /// What is not there is forbidden, as object stores have it that list nothing.
+    /// Answers 403 for missing files, like object stores that list nothing.
     Forbids,
     /// On the loopback address of IPv6.
     Six,
@@ -79,7 +78,7 @@ impl Server {
             while let Ok((stream, _)) = listener.accept().await {
                 let (folder, told, log) = (folder.clone(), told.clone(), log.clone());
                 tokio::spawn(async move {
-                    // A client that hangs up on a liar is what most of these tests want.
+                    // Most of these tests want a client that hangs up on a liar.
                     let _ = answer(stream, folder, &told, &log, manner).await;
                 });
             }
@@ -126,7 +125,7 @@ async fn answer(
             }
         }
     }
-    // As object stores read a path.
+    // Object stores read a path this way.
     let file = std::fs::read(folder.join(path.replace('+', " ").replace("%2B", "+"))).ok();
     let body = match (&lie, file) {
         (Some(Lie::Bytes(bytes) | Lie::Encoded(_, bytes)), _) => bytes.clone(),

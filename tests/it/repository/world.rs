@@ -1,7 +1,7 @@
-//! A small repository with two publishers, a client's home, and the means to forge what a thief of keys could
-//! sign.
+//! A small repository with two publishers, a client's home, and functions that forge what a thief of keys
+//! could sign.
 //!
-//! Apart from the attacks, so that each of them reads as the few lines that differ.
+//! Attacks use it so that each consists of the few lines that differ.
 
 use std::{
     collections::BTreeMap,
@@ -29,7 +29,7 @@ pub struct World {
 }
 
 impl World {
-    /// `hob/echo` 0.1.0 with glue and a model, and the publisher `alice` with `alice/shout` 0.1.0.
+    /// Publishes `hob/echo` 0.1.0 with glue and a model, and, by the publisher `alice`, `alice/shout` 0.1.0.
     pub async fn new() -> World {
         let folder = tempfile::tempdir().unwrap();
         let (repo, keys) = (folder.path().join("repo"), Keys::at(folder.path().join("keys")));
@@ -84,8 +84,8 @@ impl World {
         if role == "timestamp" { "timestamp.json".to_owned() } else { format!("{}.{role}.json", latest(role)) }
     }
 
-    /// Signs the next version of a targets role after `change`, and pins it: what a thief of that role's key
-    /// and the online key could publish.
+    /// Signs the next version of a targets role after `change`, and pins it: a thief of that role's key and
+    /// the online key could publish this.
     pub fn forge(&self, role: &str, key: &str, change: impl FnOnce(&mut Value)) {
         let (file, bytes) = self.resign(role, key, |signed| {
             bump(signed);
@@ -126,7 +126,7 @@ impl World {
         (name, serde_json::to_vec(&json!({ "signatures": [signature], "signed": signed })).unwrap())
     }
 
-    /// The repository as it is now, elsewhere.
+    /// A copy of the repository's current state.
     pub fn copy(&self, name: &str) -> PathBuf {
         let to = self.folder.path().join(name);
         copy(&self.repo, &to);
@@ -233,7 +233,7 @@ output = {{ type = "object" }}
         ("README.md", b"# Echo\n"),
         ("LICENSE", b"Apache-2.0\n"),
         ("models/weights.bin", MODEL),
-        // None of these belongs into a bundle.
+        // None of these may be in a bundle.
         ("pod/__pycache__/echo.pyc", b"stale"),
         ("pod/.venv/bin/python", b"not ours"),
         (".git/config", b"not ours"),

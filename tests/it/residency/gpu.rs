@@ -1,7 +1,7 @@
-//! The same on a GPU that is there: what `nvidia-smi` and the driver say, and memory that really comes back.
-//! Skipped where there is none.
+//! Residency on a real GPU: the numbers of `nvidia-smi` and of the driver, and memory that is really freed.
+//! Skipped if there is no GPU.
 //!
-//! The pods speak to the driver itself (`libcuda` by ctypes), so that no framework is needed.
+//! The pods call the driver itself (`libcuda` through ctypes), so that no framework is needed.
 
 use std::path::PathBuf;
 
@@ -45,10 +45,10 @@ class Subject:
         return {"pid": os.getpid(), "loads": self.loads, "gpu": hob_pod.gpu(), "count": self.count}
 "#;
 
-/// All of it, the context too.
+/// Frees all of it, the context too.
 const RELEASES: &str = "def unload(self):\n        self.do(\"cuMemFree_v2\", self.memory)\n        \
                         self.do(\"cuDevicePrimaryCtxRelease_v2\", self.device)";
-/// The context keeps some hundreds of megabytes, and here all of it.
+/// The context keeps some hundreds of megabytes, and here everything stays.
 const KEEPS: &str = "def unload(self):\n        pass";
 
 fn on_gpu(rig: &Rig, name: &str, unload: &str) -> PathBuf {
@@ -59,7 +59,7 @@ fn on_gpu(rig: &Rig, name: &str, unload: &str) -> PathBuf {
     let hob_toml = rig.folder.path().join("home/hob.toml");
     let text = std::fs::read_to_string(&hob_toml).unwrap();
     let head = format!("[grants.\"{}\"]\n", folder.display());
-    // Where the machine has no namespaces to give, the operator says so, as on any other.
+    // If the machine has no namespaces, the operator allows reduced confinement, as on any machine.
     std::fs::write(&hob_toml, text.replace(&head, &format!("{head}devices = [\"gpu\"]\nreduced = true\n"))).unwrap();
     folder
 }

@@ -1,4 +1,4 @@
-//! Every act of `tests/sandbox/table.py`: denied in a pod, and real outside of one.
+//! Every act of `tests/sandbox/table.py`: denied in a pod, and possible outside of one.
 
 use std::{
     collections::BTreeMap,
@@ -18,11 +18,11 @@ use super::{
 };
 use crate::support::{Rig, call, within};
 
-/// What kernels say who lack what an act asks for, or have it switched off for everybody: then it shows
-/// nothing here.
+/// The errnos of kernels that lack something that an act needs, or have it switched off for everybody: such
+/// an act shows nothing here.
 const LACKING: &[&str] = &["ENOSYS", "EAFNOSUPPORT", "EPROTONOSUPPORT", "ESOCKTNOSUPPORT", "ENOTSUP", "EOPNOTSUPP", "ENODEV", "ENOTBLK"];
 
-/// Fewer than this many acts that are real here, and the table or the machine is broken.
+/// If fewer acts than this are possible here, the table or the machine is broken.
 const REAL_MIN: usize = 100;
 
 /// A recipe of the hostile pod in an environment with one wheel.
@@ -55,14 +55,14 @@ pub fn parent(pid: u32) -> u32 {
     stat.rsplit(')').next().unwrap().split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// Real targets: those of a victim, of this host, and of a pod beside.
+/// Real targets: those of a victim, of this host, and of a neighbouring pod.
 fn targets(rig: &Rig, recipe: &Path, victim: &Victim, keeper: u32, incarnation: &str) -> Value {
     let home = rig.folder.path().join("home");
-    // As it is before anything is installed.
+    // The file as it is before anything is installed.
     fs::write(home.join("hob.lock"), "version = 1\n").unwrap();
     let six = find(&home.join("data/environments"), "six.py").unwrap();
     let runner = find(&home.join("data/tools"), "keeper.py").unwrap();
-    // Of the pod beside; of one that was forked, its family's.
+    // Of the neighbouring pod; for a forked one, of its family.
     let below = |folder: &Path| -> Vec<PathBuf> { fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect() };
     let files: Vec<PathBuf> =
         below(&home.join("state/scratch")).into_iter().filter(|path| path.is_dir()).flat_map(|path| below(&path)).collect();
@@ -105,7 +105,7 @@ fn assert_denied(table: &Table, said: &Value, how: &str) {
     assert_eq!(said["held"], json!({"going on from an inherited folder": "ENOTDIR", "holding a file": "EBADF"}), "{how}");
 }
 
-/// Asserts that what was denied can be done, by whom the table says.
+/// Asserts that the denied acts can be done outside, by the users that the table names.
 fn assert_real(victim: &Victim, table: &Table) {
     let came = victim.attacked_outside();
     let (mut real, mut wrong) = (0, Vec::new());
@@ -127,7 +127,7 @@ fn assert_real(victim: &Victim, table: &Table) {
     assert!(real >= REAL_MIN, "{real} acts are real here; wanted {REAL_MIN}");
 }
 
-/// A hostile pod that answers a long call meanwhile, and what another one gets.
+/// Attacks with a hostile pod while another pod answers a long call, and checks the acts outside.
 async fn attack(rig: &Rig, recipe: &Path, forked: bool) {
     let victim = Victim::new();
     let table = victim.table();
@@ -136,7 +136,7 @@ async fn attack(rig: &Rig, recipe: &Path, forked: bool) {
     rig.close_within(std::time::Duration::ZERO).await;
 }
 
-/// The same without the look outside; gives what is said of the sandbox of the pod beside.
+/// The same without the check outside; returns the reported confinement of the neighbouring pod.
 pub async fn denied(rig: &Rig, recipe: &Path, victim: &Victim, table: &Table, how: &str) -> Confinement {
     let resting = rig.host.start(one_shot(recipe, json!({"pause": 600.0})));
     within(60, "a pod beside is at work", || rig.host.pods().iter().any(|pod| pod.state == "busy" && pod.pid.is_some())).await;

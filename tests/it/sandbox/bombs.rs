@@ -7,7 +7,7 @@ use serde_json::json;
 use super::ordinary;
 use crate::support::call;
 
-/// Both together, because neighbours of a bomb are asked while it goes off.
+/// Both in one program, because the neighbours of a bomb are asked while it goes off.
 const BOMBER: &str = r#"
 import errno, os, time
 class Subject:
@@ -96,7 +96,7 @@ async fn memory_that_no_mapping_shows_is_counted() {
     assert_eq!(fault.code, Code::OutOfMemory, "{fault:?}");
     match rig.host.call(call(&bomb, json!("sockets"))).await {
         Err(fault) => assert_eq!(fault.code, Code::OutOfMemory, "{fault:?}"),
-        // Few descriptors, each of them small: then it does not come to that.
+        // Few descriptors, each with little memory: then the limit is not reached.
         Ok(outcome) => {
             let said = outcome.output.into_value();
             assert!(said[0].as_u64().unwrap() <= 134_217_728 && said[1] != "ALLOWED", "{said}");

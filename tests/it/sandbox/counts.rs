@@ -1,12 +1,12 @@
-//! What the kernel counts for the whole of a user, taken by one pod as far as it goes: the host and another
-//! recipe do not notice.
+//! Resources that the kernel counts per user, exhausted by one pod: the host and another recipe do not
+//! notice.
 
 use hob::model::limits::{POD_DESCRIPTORS_MAX, POD_SIGNALS_MAX};
 use serde_json::json;
 
 use super::ordinary;
 
-/// Takes all that it can get of each, and keeps it.
+/// Takes all that it can get of each resource, and keeps it.
 const GRABBER: &str = r#"
 import array, ctypes, errno, os, signal, socket
 libc = ctypes.CDLL(None, use_errno=True)
@@ -63,8 +63,8 @@ async fn what_one_pod_takes_of_its_users_counts_another_recipe_still_has() {
     assert_eq!(taken("watches"), (0, "EPERM".to_owned()), "{said}");
     assert_eq!(taken("signals").1, "EAGAIN", "{said}");
     assert!(taken("signals").0 <= POD_SIGNALS_MAX, "{said}");
-    // Each took 250; one more than the bound is let go, as the kernel looks before it counts. It forgives
-    // root.
+    // Each took 250; one more than the bound is allowed, because the kernel checks before it counts. Root is
+    // exempt.
     if !ordinary::is_root() {
         assert_eq!(taken("flying").1, "ETOOMANYREFS", "{said}");
         assert!(taken("flying").0 * 250 <= POD_DESCRIPTORS_MAX + 250, "{said}");

@@ -1,6 +1,5 @@
-//! A granted folder is data: who listens at a socket in it, or reads a FIFO, never hears of the pod.
-//!
-//! Apart from `granted`, whose folders hold files alone.
+//! A granted folder is only data: a listener on a socket in it, or a reader of a FIFO, never hears of the
+//! pod.
 
 use std::{
     fs,
@@ -19,7 +18,7 @@ use serde_json::{Value, json};
 use super::{acts::hostile, granted::allow, ordinary};
 use crate::support::{Rig, call, within};
 
-/// What a pod tries on everything that it finds in a folder.
+/// The acts that a pod tries on everything that it finds in a folder.
 const TRIES: &str = r#"
 import errno, os, socket, stat
 
@@ -60,7 +59,7 @@ class Subject:
         return {"found": found, "landlock": kernel.landlock_abi()}
 "#;
 
-/// A folder with a file, and with what is none: a socket with a listener, a FIFO with a reader.
+/// A folder with a file and with special files: a socket with a listener, a FIFO with a reader.
 struct Folder {
     path: PathBuf,
     listener: UnixListener,
@@ -76,7 +75,7 @@ impl Folder {
         Folder { path, listener, reader }
     }
 
-    /// Asserts that nobody came; and that somebody would have been heard.
+    /// Asserts that nobody connected or wrote, and that this would have been noticed.
     fn assert_silent(&self) {
         assert_silent(&self.listener, &self.reader, &self.path.join("deep/socket"), &self.path.join("deep/fifo"));
     }
@@ -88,13 +87,13 @@ fn listener(path: &Path) -> UnixListener {
     listener
 }
 
-/// A FIFO, and its end to read.
+/// Makes a FIFO; returns its reading end.
 fn fifo(path: &Path) -> fs::File {
     mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
     fs::File::options().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path).unwrap()
 }
 
-/// What somebody wrote to a FIFO.
+/// The bytes that were written to a FIFO.
 fn heard(mut reader: &fs::File) -> String {
     let mut said = vec![0; 100];
     match reader.read(&mut said) {
@@ -107,7 +106,7 @@ fn heard(mut reader: &fs::File) -> String {
 fn assert_silent(listener: &UnixListener, reader: &fs::File, socket: &Path, fifo: &Path) {
     assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock, "somebody came");
     assert_eq!(heard(reader), "");
-    // The same acts are real for others.
+    // The same acts are possible for others.
     UnixStream::connect(socket).unwrap();
     listener.accept().unwrap();
     fs::File::options().write(true).open(fifo).unwrap().write_all(b"the test's").unwrap();
@@ -130,7 +129,8 @@ fn assert_covered(said: &Value, file: &str) {
     assert_eq!((&said["found"]["file"]["kind"], &said["found"]["file"]["read"]), (&json!("-"), &json!(file)), "{said}");
 }
 
-/// One folder to read and one to change, both below a temporary one; a pod that has them, started or forked.
+/// Grants one folder for reading and one for writing, both below a temporary one, to a pod, started or
+/// forked.
 async fn folders_are_data(forked: bool) {
     let rig = ordinary::rig().await;
     let recipe = match forked {
@@ -161,9 +161,9 @@ async fn folders_are_data(forked: bool) {
     desk.assert_silent();
 
     if !forked {
-        // What comes while a pod runs is not covered. A FIFO is still not to be written to where reading was
-        // granted, though the folder lies below one that the pod may write to; a socket is closed where
-        // Landlock knows of sockets.
+        // Files that appear while a pod runs are not covered. The pod still cannot write to a FIFO if only
+        // reading was granted, although the folder lies below one that the pod may write to; a socket is
+        // closed if Landlock knows sockets.
         let (socket, pipe) = (books.path.join("later-socket"), books.path.join("later-fifo"));
         let (later, reader) = (listener(&socket), fifo(&pipe));
         let said = tried(&rig, &recipe, &books.path, false).await;
@@ -182,7 +182,7 @@ async fn folders_are_data(forked: bool) {
         assert_silent(&later, &reader, &socket, &pipe);
     }
 
-    // More than can be covered.
+    // More special files than can be covered.
     for number in 0..=GRANT_COVERED_MAX {
         mknodat(CWD, books.path.join(format!("many-{number}")), FileType::Fifo, Mode::RUSR, 0).unwrap();
     }
@@ -224,8 +224,8 @@ async fn a_socket_itself_is_not_to_be_granted() {
     rig.close().await;
 }
 
-/// Of a group that the pod's namespace does not know, so that its maker has no more right to it than its
-/// owner's.
+/// The folder belongs to a group that the pod's namespace does not know, so that its maker has only the
+/// owner's rights.
 #[tokio::test]
 async fn a_closed_folder_that_its_pod_could_open_is_refused_by_its_name() {
     if !ordinary::is_root() {

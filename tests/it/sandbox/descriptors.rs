@@ -1,7 +1,7 @@
-//! Every descriptor that a pod is ever given: what can be done by it, and that the file behind it is as it
-//! was.
+//! Every descriptor that a pod ever gets: the acts that it allows, and that the file behind it stays
+//! unchanged.
 //!
-//! Apart from `acts`, which goes by names: what is tried here (`tests/sandbox/descriptors.py`) needs none.
+//! These acts (`tests/sandbox/descriptors.py`) need no names of files.
 
 use std::{
     fs,
@@ -24,10 +24,10 @@ fn program() -> String {
 
 const MIB: usize = 1 << 20;
 
-/// Locks of a file that was lent are seen by whoever asks for one; nothing else is left.
+/// A lock on a lent file is visible to others who ask for one; no other act remains.
 const LENT: &[&str] = &["lock"];
 
-/// What is left to a pod of memory that nobody but its host has.
+/// The acts that a pod can do on memory that it shares only with its host.
 const OWN: &[&str] = &[
     "mode",
     "mode by name",
@@ -43,7 +43,7 @@ const OWN: &[&str] = &[
     "lock",
 ];
 
-/// What can be done by a descriptor.
+/// The acts that a descriptor allows.
 fn allowed(said: &Value) -> Vec<String> {
     let said = said.as_object().unwrap();
     assert!(said.len() > 20, "{said:?}");
@@ -55,7 +55,7 @@ fn assert_no_more(what: &str, said: &Value, most: &[&str]) {
     assert!(beyond.is_empty(), "{what}: a pod could {beyond:?}: {said}");
 }
 
-/// A file, and all that could be changed of it.
+/// A file, and everything about it that could be changed.
 struct Own {
     path: PathBuf,
     before: String,
@@ -95,7 +95,7 @@ impl Own {
     }
 }
 
-/// Hands a pod blobs of every kind, and looks at what it says of them.
+/// Hands blobs of every kind to a pod, and checks its report of them.
 async fn hand_over(rig: &Rig, call: Call, how: &str) -> Value {
     let folder = rig.folder.path();
     let (large, small) = (Own::new(folder, "large", 5 * MIB), Own::new(folder, "small", 300 << 10));
@@ -119,7 +119,7 @@ async fn hand_over(rig: &Rig, call: Call, how: &str) -> Value {
     for name in ["s", "m"] {
         assert_no_more(&format!("{how}, memory ({name})"), &said["lent"][name], OWN);
     }
-    // Room for a result is the pod's to write, and keeps its size.
+    // The pod may write to the room for a result, which keeps its size.
     let room = [OWN, &["write", "mapping to write"]].concat();
     for result in said["results"].as_array().unwrap() {
         assert_no_more(&format!("{how}, room for a result"), result, &room);
@@ -191,7 +191,7 @@ async fn where_no_file_can_be_lent_a_copy_is_up_to_a_bound() {
     let said = rig.host.call(with(&large.path)).await.unwrap().output.into_value();
     assert_no_more("a copy", &said["lent"]["l"], OWN);
     large.assert_untouched();
-    // It has holes: nobody has to write it.
+    // The file is sparse, so nobody has to write it.
     let larger = rig.folder.path().join("larger");
     fs::File::create(&larger).unwrap().set_len(LENT_COPY_BYTES_MAX + 1).unwrap();
     let fault = rig.host.call(with(&larger)).await.unwrap_err();
@@ -222,7 +222,7 @@ async fn one_process_lends_to_all_and_another_takes_its_place() {
     let pid = rustix::process::Pid::from_raw(first[0] as i32).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     within(60, "it is gone", || clerks(&rig).is_empty()).await;
-    // What it was just asked for is copied; what comes then is lent.
+    // The first call after the clerk's end gets a copy; later calls are lent the file.
     let blobs = vec![blobs::from_file("large", "x/y", &large.path).unwrap()];
     rig.host.call(call(&recipe, json!({})).with_blobs(blobs)).await.unwrap();
     lent().await;

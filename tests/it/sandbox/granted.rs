@@ -1,4 +1,4 @@
-//! What an operator granted a pod can do, and nothing beside it.
+//! What a granted permission opens for a pod, and that it opens nothing else.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use serde_json::json;
 use super::ordinary;
 use crate::support::{Rig, call};
 
-/// Asks for these lines of permissions as well; they are granted if `given`.
+/// Makes the recipe ask for these permissions too; they are granted if `given`.
 pub fn allow(rig: &Rig, recipe: &Path, lines: &str, given: bool) {
     let manifest = recipe.join("recipe.toml");
     let asked = fs::read_to_string(&manifest).unwrap().replace("[permissions]\n", &format!("[permissions]\n{lines}\n"));
@@ -113,7 +113,7 @@ async fn granted_folders_are_open_as_granted_and_links_in_them_lead_nowhere() {
     ] {
         let input = json!({"path": path, "mode": mode});
         let said = rig.host.call(call(&recipe, input)).await.unwrap().output.into_value();
-        // A file that is not there cannot be made there, whichever wall says so first.
+        // A missing file cannot be made there, whichever layer refuses first.
         let same =
             said == expected || (mode == "w" && ["EROFS", "EACCES", "ENOENT"].contains(&said.as_str().unwrap()) && expected == "EROFS");
         assert!(same, "{} {mode}: {said}, wanted {expected}", path.display());
@@ -168,7 +168,7 @@ async fn what_was_granted_in_the_recipes_own_folder_is_there_and_its_code_is_not
     let listed = said(json!({"list": recipe, "write": state})).await.unwrap();
     assert!(listed.as_array().unwrap().contains(&json!("state.txt")) && !listed.as_array().unwrap().contains(&json!("other")), "{listed}");
     assert_eq!(fs::read_to_string(&state).unwrap(), "a pod's");
-    // Where its own files are nothing is given, and that is said as what it is.
+    // A place of Hob's own files is not granted, and the fault says so.
     for own in [recipe.clone(), recipe.join("pod")] {
         given(&format!("\"{}\"", own.display()));
         let fault = said(json!({"list": data})).await.unwrap_err();
@@ -177,8 +177,8 @@ async fn what_was_granted_in_the_recipes_own_folder_is_there_and_its_code_is_not
     rig.close().await;
 }
 
-/// What is wrong with a place is its own matter: it is named, no layer is blamed, and nobody is told to do
-/// with fewer of them.
+/// If a granted place has a fault of its own, the place is named, no layer is blamed, and no fault suggests
+/// fewer layers.
 #[tokio::test]
 async fn a_granted_place_that_cannot_be_given_is_named() {
     for without in [&[][..], &["namespaces"], &["landlock"]] {
@@ -213,7 +213,7 @@ async fn a_granted_place_that_cannot_be_given_is_named() {
                         if file.ends_with("hob.toml") { format!("[grants.\"{}\"]\n", recipe.display()) } else { "[permissions]\n".into() };
                     let (before, after) = text.split_once(&head).unwrap();
                     let rest: String = after.split_inclusive('\n').skip_while(|line| line.contains('=')).collect();
-                    // Even where less is enough.
+                    // Even where the operator allows reduced confinement.
                     let reduced = if file.ends_with("hob.toml") { "reduced = true\n" } else { "" };
                     fs::write(&file, format!("{before}{head}{kind} = [\"{}\"]\n{reduced}{rest}", granted.display())).unwrap();
                 }

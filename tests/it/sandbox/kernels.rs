@@ -1,5 +1,5 @@
-//! Kernels that have less, simulated by taking it away: what is the class of a pod there, and does it hold by
-//! the same acts.
+//! Older kernels, simulated by taking features away: the class of a pod there, and that it withstands the
+//! same acts.
 
 use std::fs;
 
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::support::{Rig, call, is_running, within};
 
-/// Versions of Landlock: of Linux 5.15, 6.2 and 6.10.
+/// Versions of Landlock in Linux 5.15, 6.2 and 6.10.
 const BEFORE_SCOPES: [&str; 3] = ["landlock=1", "landlock=3", "landlock=5"];
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! A layer of the sandbox is not to be had: no pod without the operator's word, and with it a pod that is
-//! shown as what it is.
+//! A missing layer of the sandbox: no pod starts unless the operator allows it, and then the pod's class says
+//! what is missing.
 
 use std::{fs, process::Command};
 
@@ -11,7 +11,7 @@ use crate::support::call;
 
 const LAYERS: [&str; 3] = ["namespaces", "landlock", "seccomp"];
 
-/// Leaves a mark as it is imported; then says how three acts end that three layers deny.
+/// Leaves a mark at its import; then reports the results of three acts that three layers deny.
 const MARKER: &str = r#"
 import errno, os, socket
 with open("MARK", "w") as file:
@@ -59,10 +59,10 @@ async fn without_a_layer_nothing_of_a_recipe_runs_unless_its_operator_says_so() 
     }
 }
 
-/// The other layers deny what they deny.
+/// Asserts that the other layers deny their acts.
 fn assert_held(layer: &str, said: &Value) {
     for (other, what) in said.as_object().unwrap() {
-        // Landlock denies what namespaces hide, and a read-only mount what Landlock denies.
+        // Landlock also denies what namespaces hide, and a read-only mount also denies what Landlock denies.
         let denied = what != "ALLOWED";
         assert!(denied || other == layer, "without {layer}, {other} denied nothing: {said}");
     }

@@ -1,4 +1,4 @@
-//! Two recipes share an environment: what one of them does to it, the other never imports.
+//! Two recipes share an environment: nothing that one does to it is ever imported by the other.
 
 use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::support::{Rig, call};
 
-/// Tries to change a module in every way that it can think of; says how each ended.
+/// Tries to change a module in every known way; reports the result of each.
 const ATTACKER: &str = r#"
 import errno, mmap, os, subprocess
 class Subject:
@@ -122,7 +122,7 @@ async fn one_pod_cannot_change_what_another_one_imports() {
     let six = find(&home.join("data/environments"), "six.py").unwrap();
     let packages = six.parent().unwrap();
     let before = (digests(packages), fs::metadata(&six).unwrap().mtime_nsec());
-    // Where `uv` keeps what it links or copies from; else another file of the host's.
+    // The source of the links or copies of `uv`; if there is none, another file of the host.
     let cache = find(&home.join("cache"), "six.py").unwrap_or_else(|| home.join("hob.toml"));
 
     let said: Value = rig.host.call(call(&attacker, json!({"six": six, "cache": cache}))).await.unwrap().output.into_value();

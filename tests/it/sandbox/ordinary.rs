@@ -1,7 +1,6 @@
-//! A test of this binary once more, as a user who is nobody in particular.
+//! Runs a test of this binary again, as an ordinary user.
 //!
-//! Apart from the tests, which do not ask who they are: their files lie in a temporary folder, and that is
-//! made this user's.
+//! The tests do not depend on their user: their files lie in a temporary folder, which is given to this user.
 
 use std::{
     fs,
@@ -20,28 +19,27 @@ use tempfile::TempDir;
 use super::victim::{PROGRAMS, write_programs};
 use crate::support::Rig;
 
-/// Of nobody: no file on a machine belongs to it.
+/// A user without any file on a machine.
 const USER: u32 = 61_234;
 
-/// Held to read by tests whose pods send descriptors, to write by the one that takes all that a user may have
-/// on their way: it is one count for all pods of a user.
+/// Tests whose pods send descriptors hold it for reading; the test that takes all descriptors that a user may
+/// have in flight holds it for writing, because the kernel counts them for all pods of a user.
 pub static ON_THEIR_WAY: tokio::sync::RwLock<()> = tokio::sync::RwLock::const_new(());
 
-/// Whether this is root.
+/// Whether the tests run as root.
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// As `Rig::new`, with the tools that [`once_more`] named, if it did.
+/// As `Rig::new`, with the tools that [`once_more`] named, if any.
 pub async fn rig() -> Rig {
     rig_without(&[]).await
 }
 
-/// The same, taking these layers of the sandbox for unavailable.
+/// The same, on a machine without these layers of the sandbox.
 pub async fn rig_without(layers: &[&str]) -> Rig {
     let folder = tempfile::tempdir().unwrap();
-    // Others may pass through, as through the folders of a machine: what is closed to a pod is closed by its
-    // sandbox.
+    // Others may pass through the folder, as on a real machine: only the sandbox closes anything to a pod.
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let config =
         Config::new(Home::at(folder.path().join("home"))).with_hob(env!("CARGO_BIN_EXE_hob")).with_tools(Tools::default().with_variables());
@@ -49,8 +47,8 @@ pub async fn rig_without(layers: &[&str]) -> Rig {
     Rig { folder, host }
 }
 
-/// Runs that test of this binary as an ordinary user. When the suite is run by one, it is one of the tests
-/// already.
+/// Runs that test of this binary as an ordinary user. If the suite already runs as one, there is nothing to
+/// do.
 pub fn once_more(test: &str) {
     if !is_root() {
         return println!("skipped: this is an ordinary user already");
@@ -60,7 +58,7 @@ pub fn once_more(test: &str) {
     };
     let folder = tempfile::tempdir().unwrap();
     let uv = hob_uv();
-    // Where it was built may be closed to others.
+    // The folder of the build may be closed to others.
     let program = folder.path().join("it");
     fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
     let tool = folder.path().join("uv");
@@ -92,8 +90,7 @@ pub fn once_more(test: &str) {
     assert!(output.status.success() && said.contains("1 passed"), "as user {USER}: {said}");
 }
 
-/// An interpreter that does not lie in a folder of one user.
-/// An interpreter that every user of this machine may run.
+/// An interpreter that every user of this machine may run, outside of any user's own folder.
 pub fn python_for_all() -> Option<PathBuf> {
     let candidates = ["/usr/bin/python3", "/usr/local/bin/python3"].into_iter().map(PathBuf::from);
     candidates.into_iter().find(|path| {
@@ -106,7 +103,7 @@ fn hob_uv() -> &'static Path {
     &crate::cli::rig::tools().1
 }
 
-/// A folder that is removed at the end, open to those who may pass through it.
+/// A folder, removed at the end, in a place through which others may pass.
 pub fn open_folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();

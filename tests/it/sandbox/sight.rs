@@ -1,7 +1,7 @@
-//! What a pod sees of processes: itself and what it started, as on any machine, and nobody else.
+//! The processes that a pod sees: itself and its own children, as on any machine, and no others.
 //!
-//! The fixture looks at every number that a process could have, in every way that there is; that the ways
-//! work it shows by its own child.
+//! The fixture looks at every number that a process could have, in every possible way; its own child shows
+//! that these ways work.
 
 use std::{
     collections::BTreeMap,
@@ -23,11 +23,11 @@ use super::{
 };
 use crate::support::{Rig, call, inner_number, is_running, within};
 
-/// Numbers of processes from 1 on that are all looked at: those of a zygote's family, and of any namespace
-/// that is young.
+/// Process numbers from 1 to this are all looked at: they include the family of a zygote and all of a young
+/// namespace.
 const LOOKED_AT: u32 = 400;
 
-/// What there may be in `/proc` beside processes.
+/// Entries of `/proc` that are not processes.
 const OF_THE_MACHINE: [&str; 13] =
     ["cpuinfo", "meminfo", "stat", "vmstat", "loadavg", "uptime", "version", "filesystems", "sys", "self", "thread-self", "mounts", "net"];
 
@@ -36,7 +36,7 @@ struct Said {
     listed: Option<Vec<u32>>,
     pid: u32,
     child: (Vec<String>, BTreeMap<String, String>),
-    /// Of each that is listed.
+    /// The parent of each listed process.
     parents: BTreeMap<String, u32>,
     resident: u64,
     threads: u64,
@@ -52,7 +52,7 @@ fn watcher(rig: &Rig, more: &str) -> PathBuf {
     recipe
 }
 
-/// What a pod sees while another one of its recipe rests; that one's row too.
+/// The report of a pod while a neighbouring pod of its recipe rests; also that pod's row.
 async fn look(rig: &Rig, recipe: &Path, forked: bool) -> (Said, PodStatus) {
     let resting = rig.host.start(one_shot(recipe, json!({"rest": 600})));
     let at_rest = || rig.host.pods().into_iter().find(|pod| pod.state == "busy" && pod.pid.is_some());
@@ -62,8 +62,8 @@ async fn look(rig: &Rig, recipe: &Path, forked: bool) -> (Said, PodStatus) {
     let pid = beside.pid.unwrap();
     let above: Vec<u32> = std::iter::successors(Some(pid), |pid| Some(parent(*pid))).take_while(|pid| *pid > 1).collect();
     assert!(above.len() >= 3 && above.contains(&std::process::id()), "{above:?}");
-    // Each by both of its numbers. Whoever looks from outside does see it: this test is the same user's.
-    // Forked ones share a namespace: what keeps them apart is not that the other one has no number.
+    // Each process by both of its numbers. From outside it is visible, because this test is the same user.
+    // Forked pods share a namespace: they are separated although each has a number there.
     let number = if forked { inner_number(pid).unwrap() } else { pid };
     let numbers: Vec<u32> = above.iter().flat_map(|pid| [*pid, inner_number(*pid).unwrap()]).collect();
     assert!(!fs::read(format!("/proc/{pid}/maps")).unwrap().is_empty());
@@ -71,14 +71,14 @@ async fn look(rig: &Rig, recipe: &Path, forked: bool) -> (Said, PodStatus) {
     assert!(is_running(pid), "it was there all the time");
     drop(resting);
     let said: Said = serde_json::from_value(said).unwrap();
-    // In a namespace of its own a number of another one may be its own.
+    // In a separate namespace, the number of another process may be the pod's own.
     let tried = |pid: u32| said.tried.contains(&pid) || said.pid == pid;
     assert!(tried(std::process::id()) && tried(number), "{:?} of {numbers:?}", said.tried);
     (said, beside)
 }
 
-/// It sees what it started, and nobody else. `held`: whether Landlock holds signals, so that not even the
-/// first process of its namespace is told any.
+/// Asserts that the pod sees its own children and nobody else. `held`: Landlock confines signals, so that not
+/// even the first process of its namespace gets one.
 fn sees_its_own(said: &Said, held: bool, how: &str) {
     let reached = if held { BTreeMap::new() } else { BTreeMap::from([("1".to_owned(), vec!["signal".to_owned()])]) };
     assert_eq!(said.others, reached, "{how}: it reached others than itself");
@@ -138,7 +138,7 @@ fn a_forked_pod_of_an_ordinary_user_sees_what_it_started_and_nobody_else() {
     ordinary::once_more("sandbox::sight::a_forked_pod_sees_what_it_started_and_nobody_else");
 }
 
-/// Where /proc cannot be mounted, as in many containers.
+/// On a machine where /proc cannot be mounted, as in many containers.
 #[tokio::test]
 async fn where_it_can_have_no_proc_of_its_own_a_pod_sees_itself_alone() {
     for forked in [false, true] {
@@ -151,7 +151,7 @@ async fn where_it_can_have_no_proc_of_its_own_a_pod_sees_itself_alone() {
         assert_eq!(beside.sandbox.unwrap().class, Class::Full);
         assert_eq!((said.listed, said.child.0.contains(&"environ".to_owned())), (None, false));
         assert!(said.resident > 1000);
-        // That a process is there can be told by `stat`; nothing of it.
+        // `stat` shows that a process exists, and nothing of it.
         for (number, ways) in &said.others {
             assert_eq!(*ways, ["stat"], "{number}");
         }
@@ -160,7 +160,7 @@ async fn where_it_can_have_no_proc_of_its_own_a_pod_sees_itself_alone() {
     }
 }
 
-/// An operator's own: a program that watches the machine.
+/// For a recipe of the operator's own: a program that watches the machine.
 #[tokio::test]
 async fn a_pod_that_was_granted_the_machines_proc_has_that_one() {
     let rig = ordinary::rig().await;

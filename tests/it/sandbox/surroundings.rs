@@ -1,8 +1,8 @@
-//! What programs expect to find around them: folders, an environment that is active, settings of the system;
-//! and what an import left.
+//! The surroundings that programs expect: folders, an active environment, system settings; and the leftovers
+//! of an import.
 //!
-//! Apart from `acts.rs`, which is about what must not be there. A wheel that is made here is imported by the
-//! pods; it writes where wheels write.
+//! (`acts.rs` is about what must be absent.) The pods import a wheel that is made here; it writes where
+//! wheels write.
 
 use std::{
     fs,
@@ -24,7 +24,7 @@ use crate::{
     support::{Rig, call, within},
 };
 
-/// A wheel that leaves what wheels leave as they are imported, and has a script.
+/// A wheel that leaves the usual traces at its import, and has a script.
 const LEAVER: &str = r#"
 import os, tempfile
 home = os.path.expanduser("~")
@@ -71,7 +71,7 @@ class Subject:
         }
 "#;
 
-/// What no pod is told: who the machine is, whom it knows, what is secret on it.
+/// Facts that no pod may learn: the machine's identity, its contacts, its secrets.
 const NOT_THERE: &[&str] = &[
     "/etc/machine-id",
     "/var/lib/dbus/machine-id",
@@ -100,7 +100,7 @@ async fn rig() -> Rig {
     Rig { host: Host::open(config).await.unwrap(), folder }
 }
 
-/// A recipe whose one wheel runs `import` as it is imported.
+/// A recipe whose only wheel runs `import` at its import.
 fn recipe(rig: &Rig, name: &str, import: &str, source: &str, more: &str) -> PathBuf {
     let files = json!({
         "leaver.py": import, "leaver_of_child.py": "",
@@ -116,7 +116,7 @@ fn recipe(rig: &Rig, name: &str, import: &str, source: &str, more: &str) -> Path
     recipe
 }
 
-/// The paths that the page on the sandbox says every pod is given, with what `*` stands for on this machine.
+/// The paths that the page on the sandbox promises to every pod, with `*` replaced for this machine.
 fn promised() -> Vec<PathBuf> {
     let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/sandbox.md")).unwrap();
     let page = page.split_once("With a network also").unwrap().0;
@@ -212,7 +212,7 @@ async fn imports_that_leave_what_no_pod_can_have_a_copy_of_are_not_forked() {
         let (state, why) = settled(&rig, &recipe).await;
         assert_eq!(state, ZygoteState::Unforkable, "{name}: {why}");
         assert!(why.contains(says), "{name}: {why}");
-        // Its pods are started, and import it in their own folders.
+        // Its pods are started, and import the wheel in their own folders.
         rig.host.call(one_shot(&recipe, json!({}))).await.unwrap();
         rig.close().await;
     }

@@ -1,4 +1,4 @@
-//! What a recipe and its grants set is in no process that is not confined, and in a pod it is there.
+//! Variables that a recipe and its grants set reach no unconfined process, and do reach the pod.
 
 use std::{
     collections::BTreeSet,
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::{acts::find, ordinary};
 use crate::support::{Rig, call, host_at, within};
 
-/// Says what it finds around itself, and what a child of its interpreter finds.
+/// Reports its own surroundings, and those of a child of its interpreter.
 const TELLER: &str = r#"
 import json, os, subprocess, sys
 import six
@@ -33,7 +33,7 @@ class Subject:
         }
 "#;
 
-/// Variables that lead the C library to code: to files of the recipe.
+/// Variables that lead the C library to code in files of the recipe.
 fn teller(rig: &Rig, name: &str, preload: &str) -> PathBuf {
     let recipe = rig.pool(name, TELLER, &format!("lock = \"pod/requirements.lock\"\n{preload}\nmax = 3"), "");
     fs::write(recipe.join("pod/requirements.lock"), include_str!("../zygotes/requirements.lock")).unwrap();
@@ -55,8 +55,8 @@ fn variables(pid: u32) -> BTreeSet<String> {
     names.map(|variable| String::from_utf8_lossy(variable).split('=').next().unwrap().to_owned()).collect()
 }
 
-/// Asserts that the pod which answers a long call now, and all above it up to this host, were born with
-/// variables of Hob's own.
+/// Asserts that the pod that answers a long call now, and all processes above it up to this host, started
+/// with only Hob's own variables.
 async fn assert_born_clean(rig: &Rig, recipe: &Path) -> Value {
     let busy = rig.host.start(call(recipe, json!({"pause": 3.0})));
     within(60, "a pod is at work", || rig.host.pods().iter().any(|pod| pod.state == "busy" && pod.pid.is_some())).await;
@@ -85,7 +85,7 @@ fn assert_is_the_environments(rig: &Rig, said: &Value, recipe: &Path) {
         assert_eq!(said[who][4], json!(environment), "{who}: {said}");
         assert_eq!(said[who][5], json!(recipe.join("pod")), "{who}: {said}");
     }
-    // Read by the C library before there were any variables of the recipe, and again when there were.
+    // The C library read them before the recipe's variables were set, and again afterwards.
     assert_eq!((&said["tz"], &said["granted"]), (&json!(5), &json!("hob")), "{said}");
 }
 
@@ -104,7 +104,7 @@ async fn what_a_recipe_sets_is_in_its_forked_pod_and_in_nothing_above_it() {
     let recipe = teller(&rig, "teller", "preload = [\"six\"]");
     rig.host.call(call(&recipe, json!({}))).await.unwrap();
     within(60, "pods can be forked", || rig.host.status().zygotes.first().is_some_and(|zygote| zygote.state == ZygoteState::Ready)).await;
-    // The one that was started stays busy: the next is a forked one.
+    // The started pod stays busy, so the next one is forked.
     let busy = rig.host.start(call(&recipe, json!({"pause": 8.0})));
     within(60, "the started one is at work", || rig.host.pods().iter().any(|pod| pod.state == "busy")).await;
     let forked = || rig.host.pods().into_iter().find(|pod| pod.forked && pod.state == "busy" && pod.pid.is_some());
@@ -138,12 +138,12 @@ async fn a_standard_library_that_a_wheel_brought_is_not_the_keepers() {
     fs::write(library.join("encodings/__init__.py"), source).unwrap();
     let config = environment.join("pyvenv.cfg");
     fs::write(&config, format!("home = {}\ninclude-system-site-packages = false\n", evil.join("bin").display())).unwrap();
-    // What it does to whoever runs the environment's own interpreter.
+    // The effect on a user who runs the environment's own interpreter.
     let _ = Command::new(environment.join("bin/python")).args(["-I", "-S", "-c", ""]).output().unwrap();
     assert!(mark.exists(), "the trap works");
     fs::remove_file(&mark).unwrap();
     let again = call(&recipe, json!({})).one_shot();
-    // A child of the pod may come to harm by it, within the walls, where that file cannot be made.
+    // A child of the pod may be affected, within the sandbox, where that file cannot be made.
     let _ = rig.host.call(again).await;
     assert!(fs::read_to_string(&config).unwrap().contains("evil"));
     let beside = rig.python("beside", "class Subject:\n    def run(self, input):\n        return 1\n", false);
@@ -167,7 +167,7 @@ async fn a_recipe_that_was_installed_with_a_variable_that_is_refused_now_is_told
     let name = rig.install(&recipe).await;
     rig.close().await;
 
-    // As a Hob that took such a name would have installed it.
+    // Installed as by a Hob that accepted such a name.
     let home = rig.folder.path().join("home");
     let installed = find(&home.join("data/recipes"), "recipe.toml").unwrap();
     let folder = installed.parent().unwrap();

@@ -1,7 +1,6 @@
-//! What a hostile pod is set upon: a process with files, sockets and secrets of its own.
+//! The target of hostile pods: a process with files, sockets and secrets of its own.
 //!
-//! Apart from the acts, because it is the same for all of them, and its like is attacked outside of any
-//! sandbox to show that they work.
+//! All acts use the same target. Another one is attacked outside of any sandbox, to show that the acts work.
 
 use std::{
     collections::BTreeMap,
@@ -16,16 +15,16 @@ use tempfile::TempDir;
 
 use super::ordinary::open_folder;
 
-/// Where the hostile programs lie for a test that runs as another user.
+/// The path of the hostile programs, for a test that runs as another user.
 pub const PROGRAMS: &str = "HOB_TEST_PROGRAMS";
 
-/// What to expect of an act: the errnos that deny it, and who can do it outside.
+/// The expected result of each act: the errnos that deny it, and the user who can do it outside.
 pub type Table = BTreeMap<String, (Vec<String>, String)>;
 
 /// The process, and the programs to attack it with.
 pub struct Victim {
     pub folder: TempDir,
-    /// What it says that there is to attack.
+    /// The targets, as it reports them.
     pub targets: Value,
     python: PathBuf,
     process: Child,
@@ -52,12 +51,12 @@ impl Victim {
         Victim { folder, targets, python, process }
     }
 
-    /// What is to be tried, as the file says and no pod.
+    /// The acts to try, from the file and not from a pod.
     pub fn table(&self) -> Table {
         serde_json::from_slice(&self.program(&["table"])).unwrap()
     }
 
-    /// What comes of each act without a sandbox, on targets of which nobody has need.
+    /// The result of each act without a sandbox, on targets that nobody needs.
     pub fn attacked_outside(&self) -> BTreeMap<String, String> {
         let tame = open_folder();
         let at = |path: &str| tame.path().join(path).display().to_string();
@@ -108,7 +107,7 @@ impl Victim {
 
 impl Drop for Victim {
     fn drop(&mut self) {
-        // The end of its input is its end.
+        // It ends when its input ends.
         drop(self.process.stdin.take());
         let _ = self.process.wait();
     }

@@ -1,4 +1,4 @@
-//! Pods and hosts that end in the middle, and what goes on from where.
+//! Pods and hosts that end midway, and the state from which the session continues.
 
 use std::{
     os::unix::process::ExitStatusExt,
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::{COUNTER, add, in_session, only, recipe, run, session_folders, told, word};
 use crate::support::{Rig, host_at, is_running, within};
 
-/// Sums in steps, keeps what it has at each, and dies once, in the middle, if it is told where its mark lies.
+/// Sums in steps, keeps its state at each, and dies once, midway, if its input names a mark file.
 const SUMMER: &str = r#"
 import os, signal
 import hob_pod
@@ -73,7 +73,7 @@ async fn a_call_that_kills_its_pod_fails_and_the_next_one_goes_on_from_the_check
     rig.host.checkpoint_session(&word(&counter), "a").await.unwrap();
     assert_eq!(run(&rig.host, &counter, "a", json!({ "do": "die" })).await.unwrap_err().code, Code::Crashed);
     assert_eq!(add(&rig.host, &counter, "a").await, 2);
-    // Without a checkpoint it is gone, and that is said once.
+    // Without a checkpoint the session is lost, and that is reported once.
     let none = recipe(&rig, "none", &super::forgetful(), "mode = \"exclusive\"", "");
     add(&rig.host, &none, "a").await;
     assert_eq!(run(&rig.host, &none, "a", json!({ "do": "die" })).await.unwrap_err().code, Code::Crashed);
@@ -106,7 +106,7 @@ async fn a_damaged_checkpoint_falls_back_to_the_one_before_and_an_incompatible_v
     }
     let manifest = std::fs::read_to_string(counter.join("recipe.toml")).unwrap();
     let version = |to: &str| std::fs::write(counter.join("recipe.toml"), manifest.replace("version = \"0.1.0\"", to)).unwrap();
-    // A compatible version goes on, in a pod of its own.
+    // A compatible version continues, in a pod of its own.
     version("version = \"0.1.4\"");
     assert_eq!(add(&rig.host, &counter, "a").await, 4);
     assert_eq!(only(&rig.host).await.version, "0.1.4");
@@ -129,7 +129,7 @@ async fn a_damaged_checkpoint_falls_back_to_the_one_before_and_an_incompatible_v
     rig.close().await;
 }
 
-/// The whole process, run again with other variables: a host of its own that a test can kill.
+/// Runs this test again as a separate process with other variables: a host of its own that a test can kill.
 fn other_host(rig: &Rig, recipe: &Path, test: &str) -> std::process::Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", test, "--nocapture"]).env("HOB_TEST_SESSIONS", rig.folder.path()).env("HOB_TEST_RECIPE", recipe);
@@ -155,7 +155,7 @@ async fn a_host_that_is_killed_leaves_its_sessions_to_the_next_and_one_that_live
     child.kill().unwrap();
     assert_eq!(child.wait().unwrap().signal(), Some(9));
     within(60, "its pod went with it", || !is_running(pod["pid"].as_u64().unwrap() as u32)).await;
-    // The next host finds what is left of the one that was killed, and the session as it was kept.
+    // The next host finds the leftovers of the killed one, and the session as it was kept.
     let next = host_at(rig.folder.path()).await;
     let (output, told) = told(&next, in_session(&counter, "a", json!({}))).await;
     assert_eq!(output.unwrap()["count"], 3, "two were kept");
@@ -164,7 +164,7 @@ async fn a_host_that_is_killed_leaves_its_sessions_to_the_next_and_one_that_live
     rig.close().await;
 }
 
-/// Calls three times, keeps what was there after two, and waits for its end.
+/// Calls three times, keeps the state after two, and waits to be killed.
 async fn be_killed(folder: &Path, recipe: &Path) {
     let host = host_at(folder).await;
     add(&host, recipe, "a").await;
@@ -199,12 +199,12 @@ async fn a_host_that_ends_in_the_middle_of_a_call_has_its_session_kept_first() {
 #[tokio::test]
 async fn a_call_that_changed_nothing_does_not_lose_a_session_that_can_be_kept() {
     let rig = Rig::new().await;
-    // The interval of the manifest's default: no time of it passes here.
+    // The default interval, which does not pass during this test.
     for mode in ["exclusive", "shared"] {
         let source = COUNTER.replace("        if do == \"add\":", "        if do == \"once\" and not os.path.exists(input[\"mark\"]):\n            open(input[\"mark\"], \"w\").close()\n            os._exit(3)\n        if do in (\"add\", \"once\"):");
         let counter = recipe(&rig, &format!("counter-{mode}"), &source, &format!("mode = \"{mode}\""), "idempotent = true");
-        // A look, and then work in which the pod ends: it is run again, in a pod that begins with what there
-        // was after the look.
+        // First a look, then work in which the pod ends: the work runs again, in a pod that begins with the
+        // state after the look.
         let looked = run(&rig.host, &counter, "a", json!({ "do": "who" })).await.unwrap();
         let mark = rig.open().join(format!("died-{mode}"));
         let (output, told) = told(&rig.host, in_session(&counter, "a", json!({ "do": "once", "mark": mark }))).await;
@@ -214,7 +214,7 @@ async fn a_call_that_changed_nothing_does_not_lose_a_session_that_can_be_kept() 
         assert_eq!(told.len(), 1, "{told:?}");
         assert_eq!((&told[0]["session"], &told[0]["checkpoint"]), (&json!("resumed"), &json!(1)));
     }
-    // What cannot be kept is lost, and the hint says why it could not.
+    // If the state cannot be kept, the session is lost, and the hint says why.
     let lost = async |name: &str, source: &str, session: &str, before: serde_json::Value| {
         let recipe = recipe(&rig, name, source, session, "");
         run(&rig.host, &recipe, "a", before).await.unwrap();

@@ -1,4 +1,4 @@
-//! Sessions by the command line, without a server and with one, and over HTTP.
+//! Sessions through the command line, without a server and with one, and over HTTP.
 
 use std::{fs, path::Path};
 
@@ -30,7 +30,7 @@ class Subject:
         self.count = state
 "#;
 
-/// A recipe of the counter, whose operation wants a session.
+/// A recipe with the counter, whose operation wants a session.
 fn counter(folder: &Path, name: &str) {
     write_recipe(folder, name, "0.1.0", COUNTER, POD);
     let manifest = fs::read_to_string(folder.join("recipe.toml")).unwrap();
@@ -62,7 +62,7 @@ fn sessions(rig: &Rig) -> Vec<Value> {
     ran.json().as_array().unwrap().clone()
 }
 
-/// The next process has no memory of the last one: it says of a lost session why all the same.
+/// The next process still says why a session was lost, although it has no memory of the previous one.
 #[test]
 fn a_session_whose_checkpoint_failed_says_why_to_the_next_process() {
     let rig = Rig::new();
@@ -148,14 +148,14 @@ fn a_server_has_the_sessions_and_leaves_them_to_who_comes_after_it() {
         let answer = serving.ask(&head, b"{}");
         assert_eq!((answer.status, answer.code().as_str()), (status, code), "{head}");
     }
-    // A host of its own does not get what the server has.
+    // A host of one's own does not get the server's session.
     let mut command = rig.command(&["call", "lab/counter", "run", "{}", "--one-shot", "--session", "a"]);
     assert_eq!(command.output().unwrap().status.code(), Some(2), "the two words exclude each other");
     assert!(serving.end(Signal::TERM, 20).success());
     assert_eq!(sessions(&rig)[0]["state"], "parked");
     assert_eq!(count(&rig, "lab/counter", "a"), 6);
 
-    // A server that is killed: what it kept is there, and the next one goes on.
+    // A killed server: the next one continues from the kept state.
     let mut serving = Serving::start(&rig, &[]);
     assert_eq!(count(&rig, "lab/counter", "a"), 7);
     rig.hob(&["sessions", "checkpoint", "lab/counter", "a"]).well();
@@ -225,7 +225,7 @@ fn a_checkpoint_that_is_a_fifo_or_endless_holds_up_neither_the_call_nor_the_end_
         make(&newest);
         let mut serving = Serving::start(&rig, &[]);
         let ran = rig.hob(&["call", "lab/counter", "run", "{}", "--session", "a", "--deadline", "20s"]);
-        // The one before it is sound, and is said to be what it goes on from.
+        // The checkpoint before it is intact, and the output says that the session continues from it.
         assert!(ran.well().contains("\"count\":3") && ran.stderr.contains("goes on from checkpoint 2"), "{name}: {ran:?}");
         assert!(serving.end(Signal::TERM, 20).success(), "{name}");
         for entry in fs::read_dir(&folder).unwrap() {

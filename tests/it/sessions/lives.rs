@@ -20,10 +20,10 @@ async fn every_call_meets_the_same_pod_and_a_new_host_goes_on_from_the_checkpoin
     let sessions = rig.host.sessions().await.unwrap();
     assert_eq!(sessions.iter().map(|session| (&*session.name, session.calls)).collect::<Vec<_>>(), [("a", 3), ("b", 1)]);
     assert!(sessions.iter().all(|session| session.state == SessionState::Live), "{sessions:?}");
-    // The first state is kept after the first ask, the next one when its time has come.
+    // The first state is kept after the first ask, the next one after the interval.
     assert_eq!(sessions[0].checkpoint.as_ref().map(|kept| kept.number), Some(1));
     rig.host.shutdown().await;
-    // What it kept is its owner's alone, and lies there for the next one.
+    // Its files are accessible only to their owner, and stay for the next host.
     let sessions = rig.host.sessions().await.unwrap();
     assert!(sessions.iter().all(|session| session.state == SessionState::Parked), "{sessions:?}");
     assert_eq!(sessions[0].checkpoint.as_ref().map(|kept| (kept.number, kept.calls)), Some((2, 3)));
@@ -160,7 +160,7 @@ async fn a_session_is_kept_at_its_interval_and_when_asked() {
     for number in 1..=4 {
         add(&rig.host, &quiet, "a").await;
         assert_eq!(rig.host.checkpoint_session(&word(&quiet), "a").await.unwrap().unwrap().number, number);
-        // Nothing changed: nothing is written.
+        // If nothing changed, nothing is written.
         assert_eq!(rig.host.checkpoint_session(&word(&quiet), "a").await.unwrap().unwrap().number, number);
     }
     rig.close().await;

@@ -27,7 +27,7 @@ async fn a_checkpoint_that_cannot_be_had_is_a_fault_of_its_own_and_the_session_g
     run(&rig.host, &counter, "a", json!({ "do": "break", "how": "" })).await.unwrap();
     assert_eq!(rig.host.checkpoint_session(&word(&counter), "a").await.unwrap().unwrap().number, 2);
     assert!(only(&rig.host).await.checkpoint_fault.is_none());
-    // Large, and not too large: it goes in pieces, and comes back whole.
+    // Large, and within the limit: it travels in pieces, and comes back whole.
     let large = COUNTER.replace("return {\"count\": self.count}", "return bytes([self.count]) * (9 << 20)");
     let large = large.replace("self.count, self.restored = data[\"count\"]", "self.count, self.restored = data[len(data) - 1]");
     let large = recipe(&rig, "large", &large, "mode = \"exclusive\", checkpoint_interval_ms = 0", "");
@@ -45,7 +45,7 @@ async fn a_class_that_cannot_bring_back_what_it_gives_does_not_start() {
     let half = recipe(&rig, "half", half, "mode = \"exclusive\"", "");
     let fault = run(&rig.host, &half, "a", json!({})).await.unwrap_err();
     assert!(fault.code == Code::ImportFailed && fault.message.contains("no `restore`"), "{fault:?}");
-    // One whose `restore` fails says so, and the checkpoint stays.
+    // A session whose `restore` fails reports that, and the checkpoint stays.
     let fails = COUNTER.replace(
         "        self.count, self.restored = data",
         "        if os.path.exists(\"MARK\"): raise ValueError(\"what is this\")\n        self.count, self.restored = data",
@@ -64,7 +64,7 @@ async fn a_class_that_cannot_bring_back_what_it_gives_does_not_start() {
     rig.close().await;
 }
 
-/// What becomes of a pod that does `file` when it is asked, in a session or not.
+/// The fault of a call to a pod that does `file`, in a session or not.
 async fn misdeed(file: &str, in_a_session: bool) -> Fault {
     let rig = Rig::new().await;
     let recipe = rig.hostile(file, "session = { mode = \"exclusive\" }");
@@ -98,7 +98,7 @@ async fn a_pod_that_never_ends_its_checkpoint_is_cut_off_at_the_largest_size() {
     let rig = Rig::new().await;
     let recipe = rig.hostile("endless_checkpoint.py", "session = { mode = \"exclusive\" }");
     let outcome = rig.host.call(in_session(&recipe, "a", json!({}))).await.unwrap();
-    // The host's word for it, given back by the pod.
+    // The host's own fault, returned by the pod.
     assert!(outcome.output.value()["fault"].as_str().unwrap().contains("268435456"), "{outcome:?}");
     assert!(only(&rig.host).await.checkpoint.is_none());
     rig.host.close_session(&word(&recipe), "a").await.unwrap();

@@ -11,7 +11,7 @@ use crate::support::{Rig, call};
 
 const ITEMS: u64 = 32;
 
-/// A method of lists that does what an item says, and logs how many came together.
+/// A method of lists that does what each item says, and logs the size of each batch.
 const SOURCE: &str = r#"
 import os, time
 
@@ -35,7 +35,7 @@ struct Batched {
 }
 
 impl Batched {
-    /// A recipe whose batches wait long enough for all of a test's calls to be in the first one.
+    /// A recipe whose batches wait long enough for all calls of a test to be in the first one.
     async fn new() -> Batched {
         let rig = Arc::new(Rig::new().await);
         let log = rig.open().join("log");
@@ -44,7 +44,7 @@ impl Batched {
         Batched { rig, recipe, log }
     }
 
-    /// One call for each number, all at once; what `bad` gives for a number is added to its input.
+    /// Makes one call for each number, all at once; the text of `bad` for a number is added to its input.
     async fn call_all(&self, bad: impl Fn(u64) -> Option<&'static str>) -> Vec<(u64, Result<Value, Fault>)> {
         let mut calls = JoinSet::new();
         for n in 0..ITEMS {
@@ -63,13 +63,13 @@ impl Batched {
         results
     }
 
-    /// How many items came together, batch by batch.
+    /// The sizes of the batches, in order.
     fn sizes(&self) -> Vec<u64> {
         std::fs::read_to_string(&self.log).unwrap().lines().map(|line| line.parse().unwrap()).collect()
     }
 }
 
-/// 31 right answers; the fault of the one.
+/// Asserts 31 right answers; returns the one fault.
 fn one_fault(results: Vec<(u64, Result<Value, Fault>)>, poison: u64) -> Fault {
     let mut faults = Vec::new();
     for (n, result) in results {
@@ -120,13 +120,13 @@ async fn of_a_batch_with_an_item_that_crashes_the_pod_only_that_item_fails() {
     assert!(matches!(fault.code, Code::Crashed | Code::PoisonRequest), "{fault:?}");
     assert!(format!("{} {}", fault.message, fault.detail).contains("SIGABRT"), "{fault:?}");
     halved(&batched.sizes());
-    // The recipe is none the worse for it.
+    // The recipe still works.
     let results = batched.call_all(|_| None).await;
     assert!(results.iter().all(|(_, result)| result.is_ok()), "{results:?}");
     batched.rig.close().await;
 }
 
-/// The whole batch, then halves, down to the one item; never all of them one by one.
+/// Asserts that the whole batch ran, then halves, down to the one item; never all items one by one.
 fn halved(sizes: &[u64]) {
     assert_eq!(sizes[0], ITEMS, "all went together at first: {sizes:?}");
     assert!(sizes.contains(&(ITEMS / 2)) && sizes.contains(&1), "{sizes:?}");

@@ -10,7 +10,7 @@ use crate::support::{Rig, call};
 
 const PODS: usize = 2;
 
-/// Where a call is told a place to meet at, it leaves a mark there, and goes on when all have.
+/// If its input names a meeting place, a call leaves a mark there, and continues when all have.
 const MEET: &str = r#"
 import asyncio, os, time
 
@@ -64,7 +64,7 @@ async fn slots_of_tasks_survive_callers_that_leave() {
     storm(ASYNC, 3).await;
 }
 
-/// Calls that are given up at random moments of their queueing and running; then the pool is as good as new.
+/// Calls that are given up at random moments of queueing and running; afterwards the pool works as before.
 async fn storm(source: &str, concurrency: usize) {
     let mut dice = Dice::new();
     let rig = Arc::new(Rig::new().await);
@@ -105,14 +105,14 @@ async fn storm(source: &str, concurrency: usize) {
     println!("{answered} of {count} calls were not given up");
     assert!(answered * 20 > count && answered * 2 < count, "{answered} of {count} calls were not given up");
 
-    // Every slot is there, at once, and no pod had to be killed to get it back.
+    // Every slot is free at once, and no pod was killed for that.
     let after = together(&rig, &recipe, slots).await;
     assert_eq!(after, pids, "cancelled work that heeds its cancel costs no process");
     rig.close().await;
 }
 
-/// As many calls as there are slots, none of which ends before all have begun; gives the processes that did
-/// them.
+/// Makes as many calls as there are slots, none of which ends before all have begun; returns the processes
+/// that ran them.
 async fn together(rig: &Arc<Rig>, recipe: &std::path::Path, slots: usize) -> HashSet<u64> {
     let meet = tempfile::tempdir_in(rig.open()).unwrap();
     let mut calls = JoinSet::new();

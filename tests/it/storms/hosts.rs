@@ -11,7 +11,8 @@ use serde_json::json;
 use super::{Dice, bounded, soak_rounds};
 use crate::support::{Rig, call, host_at, processes_below, recipe_at, scratch_files, within};
 
-/// Each pod has a grandchild that left its session and its process group and ignores what can be ignored.
+/// A pod whose grandchild leaves its session and its process group, and ignores every signal that can be
+/// ignored.
 const SOURCE: &str = r#"
 import os, signal, time
 
@@ -69,7 +70,7 @@ async fn a_killed_host_leaves_no_process_and_the_next_one_no_file() {
     for name in ["one", "other"] {
         recipe_at(folder, name, SOURCE, "max = 2", "");
     }
-    // A second host of the same home, which nothing of this concerns.
+    // A second host of the same home, which must not be affected.
     let bystander = rig.python("bystander", "import os\nclass Subject:\n    def run(self, input):\n        return os.getpid()\n", false);
     let pid = rig.run(&bystander, json!(0)).await.unwrap().output.into_value();
     let theirs = processes_below(folder);
@@ -79,7 +80,7 @@ async fn a_killed_host_leaves_no_process_and_the_next_one_no_file() {
     let (rounds, mut with_pods) = (soak_rounds(15), 0);
     for round in 0..rounds {
         let mut host = busy_host(folder);
-        // Any moment of its life; in two rounds of three, any moment from its first pod on.
+        // At any moment of its life; in two rounds of three, at any moment from its first pod on.
         if round % 3 > 0 {
             within(60, "the host has a pod", || pods_of(folder, &theirs) > 0).await;
         }
@@ -97,15 +98,15 @@ async fn a_killed_host_leaves_no_process_and_the_next_one_no_file() {
     }
     println!("{rounds} hosts killed, {with_pods} of them with pods");
     assert!(with_pods >= rounds / 2, "the hosts were killed too early: {with_pods} of {rounds} had pods");
-    // What pods of folders see is kept by whoever has the recipe; what a killed host left of it goes with the
-    // next that is made.
+    // Each host keeps the views of recipe folders while it has the recipe. The leftovers of a killed host are
+    // deleted when the next view is made.
     let without_views =
         |files: Vec<_>| -> Vec<_> { files.into_iter().filter(|file: &String| !file.contains("/data/staging/folder-")).collect() };
     assert_eq!(without_views(files_below(&folder.join("home"))), without_views(files), "files are left");
     rig.close().await;
 }
 
-/// Keepers of hosts below `folder`, but for the processes `theirs`.
+/// The number of keepers of hosts below `folder`, without the processes `theirs`.
 fn pods_of(folder: &Path, theirs: &[u32]) -> usize {
     let is_keeper =
         |pid: &u32| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|text| text.windows(6).any(|word| word == b"keeper"));
@@ -129,7 +130,7 @@ fn files_below(folder: &Path) -> Vec<String> {
     found
 }
 
-/// Those of the live host's pods, as [`scratch_files`] counts them.
+/// The files of the live host's pods, as [`scratch_files`] counts them.
 fn scratch_of(files: &[String]) -> Vec<&String> {
     files.iter().filter(|path| Path::new(path).parent().is_some_and(|folder| folder.ends_with("state/scratch"))).collect()
 }

@@ -19,12 +19,12 @@ use crate::support::Rig;
 const CALLERS: u64 = 32;
 const PODS: usize = 3;
 
-/// Below that it was no storm.
+/// With fewer kills it was no storm.
 const KILLS_MIN: u64 = 8;
 const CALLS_MIN: u64 = 200;
 
-/// Logs the beginning and the end of each ask, past the host, so that both can be compared with what the
-/// callers were told.
+/// Logs the beginning and the end of each ask to a file, so that both can be compared with what the callers
+/// were told.
 const SOURCE: &str = r#"
 import os, time
 
@@ -39,10 +39,10 @@ class Subject:
         return {"n": input["n"]}
 "#;
 
-/// What the allocator may keep beyond what a first storm made it keep, however many calls there are.
+/// The memory that the allocator may keep beyond that of a first storm, however many calls there are.
 const MEMORY_MORE_KIB: u64 = 8 << 10;
 
-/// What is known of one ask from the pods' side.
+/// What the pods logged about one ask.
 #[derive(Debug, Default, Clone, Copy)]
 struct Seen {
     begun: u32,
@@ -55,14 +55,14 @@ struct Storm {
     faults: HashMap<u64, Fault>,
     calls: u64,
     kills: u64,
-    /// Most asks that were seen in the hands of one pod.
+    /// The most asks that one pod had in hand.
     in_hand: usize,
-    /// What the process held when all was over.
+    /// The resources of the process when all was over.
     held: (usize, u64),
     seen: HashMap<u64, Seen>,
 }
 
-/// Calls from 32 callers, each of up to `ms` milliseconds, while pods are killed.
+/// Calls from 32 callers, each up to `ms` milliseconds long, while pods are killed.
 async fn storm(lasts: Duration, ms: u64, idempotent: bool, dice: &mut Dice) -> Storm {
     let rig = Arc::new(Rig::new().await);
     let log = rig.open().join("log");
@@ -89,8 +89,7 @@ async fn storm(lasts: Duration, ms: u64, idempotent: bool, dice: &mut Dice) -> S
         .collect();
     let begun = Instant::now();
     let (mut kills, mut in_hand) = (0, 0);
-    // On a machine that has much else to do a storm takes longer to be one, and what takes moments seldom
-    // takes only these.
+    // On a busy machine a storm needs longer to reach these numbers, and calls of a moment often take longer.
     let is_one = |kills: u64, in_hand: usize| kills >= KILLS_MIN && next.load(Ordering::Relaxed) >= CALLS_MIN && (ms > 0 || in_hand > 1);
     while begun.elapsed() < lasts || (!is_one(kills, in_hand) && begun.elapsed() < lasts + Duration::from_secs(20)) {
         let calm = Instant::now() + Duration::from_millis(30 + dice.below(200));
@@ -124,7 +123,7 @@ fn read(log: &Path) -> HashMap<u64, Seen> {
 }
 
 impl Storm {
-    /// What holds of every storm.
+    /// Asserts what holds for every storm.
     fn check(&self) {
         let (calls, kills, faults) = (self.calls, self.kills, self.faults.len());
         println!("{calls} calls, {kills} kills, {faults} faults, at most {} asks in one pod", self.in_hand);
@@ -137,34 +136,34 @@ impl Storm {
         }
     }
 
-    /// At most once: nothing runs twice, and only what was begun fails.
+    /// At most once: no ask runs twice, and only asks that were begun fail.
     fn check_once(&self) {
         self.check();
         for (n, seen) in &self.seen {
             assert_eq!(seen.begun, 1, "call {n} was run {} times: {seen:?}", seen.begun);
             assert!(self.faults.contains_key(n) || seen.ended == 1, "call {n} was cut off and its caller was not told");
         }
-        // A pod does one thing at a time, so a kill costs one call at most.
+        // A pod does one thing at a time, so a kill costs at most one call.
         let faults = self.faults.len() as u64;
         assert!(faults <= self.kills, "{faults} faults of {} kills", self.kills);
-        // Begun, but killed before the first line of the method: an instant among milliseconds.
+        // Begun, but killed before the first line of the method: a moment among milliseconds.
         let unseen = self.faults.keys().filter(|n| !self.seen.contains_key(n)).count() as u64;
         assert!(unseen <= 2 + self.kills / 10, "{unseen} of {faults} faults are of asks that never began");
     }
 
-    /// At most once, of calls that fill the pods: kills hit.
+    /// At most once, for calls that fill the pods, so that kills hit.
     fn check_once_and_hit(&self) {
         self.check_once();
         assert!(!self.faults.is_empty(), "no kill cut off a call");
     }
 
-    /// At most once, of calls so short that pods have several in hand and begin one.
+    /// At most once, for calls so short that pods have several in hand and begin one.
     fn check_once_ahead(&self) {
         self.check_once();
         assert!(self.in_hand > 1, "no pod was sent an ask ahead");
     }
 
-    /// Run again where it was cut off: nobody notices.
+    /// Interrupted asks run again, and no caller notices.
     fn check_again(&self) {
         self.check();
         let faults: Vec<_> = self.faults.iter().map(|(n, fault)| format!("call {n}: {}", line(fault))).collect();
@@ -175,7 +174,7 @@ impl Storm {
     }
 }
 
-/// A first storm fills what is filled once; after the second, the process holds no more than after the first.
+/// A first storm fills the caches; after the second storm the process holds no more than after the first.
 async fn is_flat(ms: u64, idempotent: bool, check: fn(&Storm)) {
     let mut dice = Dice::new();
     let lasts = soak_seconds(2.5);

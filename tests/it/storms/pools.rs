@@ -1,4 +1,4 @@
-//! Pools: when pods come, when they go, and how much each does at a time.
+//! Pools: when pods start, when they end, and how many asks each runs at a time.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -19,7 +19,7 @@ const PID: &str =
 
 const ONE: &str = "class Subject:\n    def run(self, input):\n        return 1\n";
 
-/// As many calls at once; their outputs.
+/// Makes `count` calls at once; returns their outputs.
 async fn at_once(rig: &Arc<Rig>, recipe: &Path, count: usize, input: Value) -> Vec<Value> {
     let mut calls = JoinSet::new();
     for _ in 0..count {
@@ -74,7 +74,7 @@ async fn the_minimum_is_there_once_the_recipe_is_in_use() {
     assert!(rig.host.pods().is_empty(), "nothing is started before the first call");
     pid_of(&rig, &recipe).await;
     within(60, "two pods are ready", || rig.host.pods().iter().filter(|pod| pod.state == "ready").count() == 2).await;
-    // One that is killed is replaced without a call.
+    // A killed pod is replaced without a call.
     let victim = rig.host.pods()[0].pid.unwrap();
     let victim = rustix::process::Pid::from_raw(victim as i32).unwrap();
     rustix::process::kill_process(victim, rustix::process::Signal::KILL).unwrap();
@@ -134,7 +134,7 @@ async fn a_pod_that_grew_too_large_is_replaced() {
     rig.close().await;
 }
 
-/// Answers when four asks are inside at the same time.
+/// Answers once four asks are inside at the same time.
 const THREADS: &str = r#"
 import os, threading
 
@@ -168,7 +168,7 @@ async fn a_pod_runs_as_many_at_a_time_as_it_declares() {
             let pids: HashSet<u64> = at_once(&rig, &recipe, 4, json!(0)).await.iter().map(|pid| pid.as_u64().unwrap()).collect();
             assert_eq!(pids.len(), 1, "{name}: one process");
         }
-        // Three are not enough for the gate; the fourth, which comes later, opens it.
+        // Three do not open the gate; the fourth, which comes later, does.
         let three = rig.clone();
         let (early, path) = (tokio::spawn(async move { at_once(&three, &path_of(&three, name), 3, json!(0)).await }), recipe.clone());
         tokio::time::sleep(Duration::from_millis(300)).await;
@@ -248,12 +248,12 @@ async fn a_call_that_comes_while_a_pod_dies_goes_to_another() {
         let asks: Vec<u64> = idle().unwrap().iter().map(|pod| pod.asks).collect();
         call().await.unwrap();
         within(60, "two pods without work", || idle().is_some()).await;
-        // The one that took this call would take the next as well. It dies without work.
+        // The pod that took this call would take the next one too. It dies without work.
         let pods = idle().unwrap();
         let next = pods.iter().zip(asks).find(|(pod, before)| pod.asks > *before).unwrap().0.pid.unwrap();
         let pid = rustix::process::Pid::from_raw(next as i32).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-        // Some come before anybody knows of its death, some while its end is dealt with, some after that.
+        // Some calls come before anybody knows of its death, some while its end is handled, some afterwards.
         tokio::time::sleep(Duration::from_micros(500 * round)).await;
         bounded(8, &format!("call {round}, beside an idle pod"), call()).await.unwrap();
     }
@@ -278,8 +278,7 @@ async fn a_batch_that_is_gathered_beside_idle_pods_costs_nothing() {
     let (begun, before) = (std::time::Instant::now(), ticks());
     assert_eq!(rig.run(&recipe, json!(1)).await.unwrap().output.value(), &json!(1));
     assert!(begun.elapsed() >= Duration::from_millis(1_900), "nothing was gathered, so nothing is shown");
-    // The whole host runs on this thread; one that asks itself for work all the time takes all of the two
-    // seconds.
+    // The whole host runs on this thread; a host that wakes itself for ever would use all of the two seconds.
     let used = ticks() - before;
     assert!(used < 80, "{used} hundredths of a second");
     rig.close().await;

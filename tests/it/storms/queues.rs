@@ -1,4 +1,4 @@
-//! Pools that have more to do than they can: who goes first, who is refused, and that nobody starves.
+//! Pools with more work than they can do: the order of calls, the refusals, and that no call waits for ever.
 
 use std::{
     path::Path,
@@ -18,18 +18,18 @@ use crate::support::{Rig, call, within};
 
 const SLEEPS: &str = "import time\nclass Subject:\n    def run(self, input):\n        time.sleep(input / 1000)\n        return input\n";
 
-/// One ask, in milliseconds.
+/// Duration of one ask, in milliseconds.
 const ASK_MS: u64 = 100;
 
-/// Calls of the load that may end while one is waited for: the one whose pod it gets, and those that the
-/// other pod does beside it. Behind all that waits it would be 62.
+/// Calls of the load that may end while one call is waited for: the one whose pod it gets, and those of the
+/// other pod meanwhile. If it waited behind the whole load, it would be 62.
 const BESIDE: u64 = 8;
 
 fn with(priority: Priority, call: Call) -> Call {
     call.with_priority(priority)
 }
 
-/// Callers that always have a call of that class under way, until `over`; counts what is done.
+/// Keeps calls of that class running, from `callers` callers, until `over`; counts the finished ones.
 fn saturate(rig: &Arc<Rig>, recipe: &Path, priority: Priority, callers: usize) -> (Arc<AtomicBool>, Arc<AtomicU64>, JoinSet<()>) {
     let (over, done, mut all) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)), JoinSet::new());
     for _ in 0..callers {
@@ -66,7 +66,7 @@ async fn an_interactive_call_waits_for_one_ask_at_most_however_much_bulk_there_i
     waits.sort_unstable();
     println!("beside each of {} interactive calls ended so many of the bulk: {waits:?}; {bulk_done} in all", waits.len());
     assert!(waits.last().unwrap() <= &BESIDE, "{waits:?}");
-    // What the interactive calls left over, bulk used: one of the pods at least.
+    // Bulk calls used the time that the interactive calls left: at least one of the pods.
     assert!(bulk_done + 1 >= waits.len() as u64, "{bulk_done} bulk calls, {} interactive", waits.len());
     rig.close().await;
 }
@@ -97,7 +97,7 @@ async fn a_full_queue_says_when_to_come_back_and_then_there_is_a_place() {
     let rig = Arc::new(Rig::new().await);
     let recipe = rig.install(&rig.pool("full", SLEEPS, "max = 1", "")).await.to_string();
     let call = || Call::new(&recipe, "run", json!(4)).unwrap();
-    // So that the pod's speed is known: what is promised below follows from it.
+    // So that the pod's speed is known, from which the promised waits below follow.
     for _ in 0..20 {
         rig.host.call(call()).await.unwrap();
     }
@@ -106,7 +106,7 @@ async fn a_full_queue_says_when_to_come_back_and_then_there_is_a_place() {
         assert!(queued.len() < POD_QUEUE_MAX * 2, "nobody is refused");
         let running = rig.host.start(call());
         queued.spawn(async move { bounded(60, "a queued call", running.outcome()).await });
-        // A refusal is an outcome at once.
+        // A refusal ends its call at once.
         match queued.try_join_next() {
             Some(Ok(Err(fault))) => break fault,
             Some(ended) => done += usize::from(ended.unwrap().is_ok()),

@@ -1,4 +1,4 @@
-//! Pods that fail again and again: told each time, then left alone for a while, and taken up again.
+//! Pods that fail repeatedly: each failure is reported, then the recipe cools down, and is tried again.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -20,7 +20,7 @@ class Subject:
         return input
 "#;
 
-/// Dies of some inputs, and logs what it began.
+/// Dies on some inputs, and logs which ones it began.
 const DIES: &str = r#"
 import os
 
@@ -39,7 +39,7 @@ async fn fails(rig: &Rig) -> (PathBuf, PathBuf) {
     (rig.python("fails", &FAILS.replace("{cure}", cure.to_str().unwrap()), false), cure)
 }
 
-/// Calls until the recipe is left alone; gives that fault.
+/// Makes calls until the recipe cools down; returns that fault.
 async fn until_cooling_down(rig: &Rig, recipe: &std::path::Path) -> Fault {
     for round in 0..40 {
         let fault = bounded(40, "a call", rig.host.call(call(recipe, json!(1)))).await.unwrap_err();
@@ -62,9 +62,9 @@ async fn a_pod_that_fails_to_start_is_left_alone_and_lifted() {
     let fault = until_cooling_down(&rig, &recipe).await;
     let retry_after = fault.retry_after.expect("it says when the next start is");
     assert!(retry_after > 0 && fault.retryable, "{fault:?}");
-    // What is wrong is still said.
+    // The fault still says what is wrong.
     assert!(format!("{} {}", fault.message, fault.detail).contains("the licence is missing"), "{fault:?}");
-    // Nothing is started meanwhile, whoever calls.
+    // No pod starts meanwhile, whichever caller asks.
     within(60, "the last one is over", || rig.host.pods().is_empty()).await;
     for _ in 0..10 {
         assert_eq!(rig.run(&recipe, json!(1)).await.unwrap_err().code, Code::CoolingDown);
@@ -86,7 +86,7 @@ async fn a_pod_that_fails_to_start_is_left_alone_and_lifted() {
 async fn who_comes_back_when_told_finds_a_cured_recipe() {
     let rig = Rig::new().await;
     let (recipe, cure) = fails(&rig).await;
-    // A caller that has no time to wait for the next start is told when that is.
+    // A caller without time to wait for the next start is told when it comes.
     let fault = loop {
         let hurried = call(&recipe, json!(1)).with_deadline(std::time::Duration::from_millis(60));
         let fault = bounded(10, "a call", rig.host.call(hurried)).await.unwrap_err();
@@ -111,7 +111,7 @@ async fn an_input_that_ends_its_pod_twice_is_not_tried_again() {
         let log = rig.open().join("log");
         let source = DIES.replace("{log}", log.to_str().unwrap());
         let recipe = rig.pool("dies", &source, "max = 2", &format!("idempotent = {idempotent}"));
-        // An idempotent one is tried again within its first call.
+        // An idempotent ask is tried again within its first call.
         for _ in 0..if idempotent { 1 } else { 2 } {
             let fault = bounded(30, "a call", rig.host.call(call(&recipe, json!(13)))).await.unwrap_err();
             assert!(matches!(fault.code, Code::Crashed | Code::PoisonRequest), "{fault:?}");

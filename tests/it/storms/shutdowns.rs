@@ -32,9 +32,9 @@ async fn every_call_has_an_end_when_its_host_shuts_down() {
             let running = rig.host.start(call);
             calls.spawn(async move { (n, bounded(30, &format!("call {n}"), running.outcome()).await) });
         }
-        // Sometimes before a pod is ready, sometimes in the middle of it all.
+        // Sometimes before a pod is ready, sometimes amid the load.
         tokio::time::sleep(Duration::from_millis(dice.below(900))).await;
-        // Too short for all of them.
+        // Too short for all calls.
         let (begun, drain) = (Instant::now(), Duration::from_millis(dice.below(400)));
         rig.close_within(drain).await;
         assert!(begun.elapsed() < drain + Duration::from_millis(SHUTDOWN_MS + 1_000), "{:?}", begun.elapsed());

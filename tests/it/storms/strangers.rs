@@ -1,5 +1,5 @@
-//! Strangers, slow readers and kills at once, at the door of a real server: a caller with the token is
-//! answered, or told when to come back.
+//! Strangers, slow readers and kills at once, against a real server: a caller with the token gets an answer,
+//! or is told when to come back.
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +25,7 @@ use crate::cli::{
     served::{Serving, general, request},
 };
 
-/// Says much to whoever calls, and is killed meanwhile.
+/// Yields many chunks to any caller, and is killed meanwhile.
 const LOUD: &str = r#"
 class Subject:
     def run(self, input):
@@ -33,15 +33,15 @@ class Subject:
             yield "x" * 65536
 "#;
 
-/// Below that it was no storm.
+/// With fewer calls it was no storm.
 const CALLS_MIN: usize = 20;
 
-/// What no good caller waits for, on a machine that does other things besides.
+/// No proper caller waits longer than this, on a machine that does other work besides.
 const ANSWER_S: u64 = 30;
 
 #[derive(Default)]
 struct Told {
-    /// By status and code.
+    /// Number of answers by status and code.
     answers: Mutex<BTreeMap<String, usize>>,
     waits: Mutex<Vec<Duration>>,
     /// Connections of strangers that were closed by the server.
@@ -52,14 +52,14 @@ struct Told {
 
 #[test]
 fn a_good_caller_is_answered_among_strangers_slow_readers_and_kills() {
-    // In a soak 2,000 strangers and 100 slow readers; else fewer, and still more than the part of the room
+    // In a soak, 2,000 strangers and 100 slow readers; else fewer, but more than the share of connections
     // that they may have.
     let (strangers, readers) = if soak_rounds(0) > 0 { (2_000, 100) } else { (600, 10) };
     alone("storms::strangers::a_good_caller_is_answered_among_strangers_slow_readers_and_kills", 240, || storm(strangers, readers));
 }
 
 async fn storm(strangers: usize, readers: usize) {
-    // They are all of this process.
+    // All of them belong to this process.
     let files = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: files.maximum, maximum: files.maximum }).unwrap();
     let (rig, signed) = with_echo();
@@ -85,7 +85,7 @@ async fn storm(strangers: usize, readers: usize) {
         tasks.spawn(good_caller(address.clone(), token.clone(), told.clone(), over.clone()));
     }
     let end = Instant::now() + soak_seconds(4.0);
-    // As long as it takes a busy machine to make it a storm.
+    // Lasts until it is a storm, however busy the machine is.
     let is_storm = || told.waits.lock().unwrap().len() >= CALLS_MIN && told.kills.load(Ordering::Relaxed) > 0;
     while Instant::now() < end || (!is_storm() && Instant::now() < end + Duration::from_secs(60)) {
         sleep(Duration::from_millis(200 + dice.below(300))).await;
@@ -120,7 +120,8 @@ async fn storm(strangers: usize, readers: usize) {
     assert_eq!(tokio::task::spawn_blocking(move || serving.end(Signal::TERM, 60).code()).await.unwrap(), Some(0));
 }
 
-/// Connects, says nothing, half of a head, or another's token, and stays; when it is closed, it comes again.
+/// Connects, sends nothing, half of a head, or a wrong token, and stays; when the server closes it, it
+/// connects again.
 async fn stranger(number: usize, address: Arc<str>, told: Arc<Told>, over: Arc<AtomicBool>) {
     while !over.load(Ordering::Acquire) {
         let Ok(mut stream) = TcpStream::connect(&*address).await else { continue };
@@ -145,7 +146,7 @@ async fn stranger(number: usize, address: Arc<str>, told: Arc<Told>, over: Arc<A
     }
 }
 
-/// Has a stream of chunks sent, and takes a little of it now and then.
+/// Requests a stream of chunks, and takes a little of it now and then.
 async fn slow_reader(address: Arc<str>, token: Arc<str>, told: Arc<Told>, over: Arc<AtomicBool>) {
     let head = format!("POST /v1/calls\nauthorization: Bearer {token}");
     let bytes = request(&head, &general("lab/loud", "run", &json!({ "chunks": 10_000 })));
@@ -164,7 +165,7 @@ async fn slow_reader(address: Arc<str>, token: Arc<str>, told: Arc<Told>, over: 
     }
 }
 
-/// Calls again and again, each time on a connection of its own.
+/// Makes calls repeatedly, each on a connection of its own.
 async fn good_caller(address: Arc<str>, token: Arc<str>, told: Arc<Told>, over: Arc<AtomicBool>) {
     let head = format!("POST /v1/recipes/hob/echo/echo\nauthorization: Bearer {token}");
     let bytes = request(&head, br#"{"text": "hello"}"#);
@@ -191,7 +192,7 @@ async fn good_caller(address: Arc<str>, token: Arc<str>, told: Arc<Told>, over: 
     }
 }
 
-/// The processes that serve a recipe, as the server tells over its socket.
+/// The processes of a recipe's pods, as the server reports them over its socket.
 async fn pods_of(serving: &Serving, recipe: &str) -> Vec<u32> {
     let mut stream = tokio::net::UnixStream::connect(&serving.socket).await.unwrap();
     stream.write_all(&request("GET /v1/pods", b"")).await.unwrap();

@@ -1,10 +1,10 @@
-//! Circles of files: which file of the crate uses which, followed through re-exports to the file that
-//! defines.
+//! Circles of files: finds the files of the crate that use each other, through re-exports to the defining
+//! file.
 //!
 //! An edge is a path that one file writes, in a `use` or in its code, to an item that another file defines; a
-//! re-export is none of its own. What is compiled for tests alone does not count. A child and its own
-//! `mod.rs` may use each other if that `mod.rs` only declares, documents, or holds the room's one state
-//! struct with its methods.
+//! re-export is no edge. Code that is compiled only for tests does not count. A child and its own `mod.rs`
+//! may use each other if that `mod.rs` only declares modules, documents, or holds the room's one state struct
+//! with its methods.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,15 +20,15 @@ type Path = Vec<String>;
 /// One source file, by its module.
 struct File {
     path: String,
-    /// Whether its children may use it, and it them.
+    /// Whether it is a frame: its children may use it, and it may use them.
     is_frame: bool,
-    /// What each name stands for that a `use` brings in, and whether only to hand it on; a glob is `*`.
+    /// The meaning of each name that a `use` imports, and whether it only re-exports; a glob is `*`.
     names: Vec<(String, Path, bool)>,
-    /// Paths in its code, as they are written.
+    /// The paths in its code, as written.
     paths: Vec<Path>,
 }
 
-/// The files that use each other, as a fault for each circle; none where there is no circle.
+/// The files that use each other, one fault for each circle; empty if there is no circle.
 pub fn circles(sources: &[Source]) -> Vec<String> {
     let files = read(sources);
     let edges = edges(&files);
@@ -56,7 +56,7 @@ fn reached<'a>(from: &'a Path, edges: &'a BTreeMap<Path, BTreeMap<Path, BTreeSet
     reached
 }
 
-/// For each file: the files that it uses, and what of them.
+/// For each file: the files that it uses, and the items that it uses of them.
 fn edges(files: &BTreeMap<Path, File>) -> BTreeMap<Path, BTreeMap<Path, BTreeSet<String>>> {
     let mut edges = BTreeMap::new();
     for (module, file) in files {
@@ -65,7 +65,7 @@ fn edges(files: &BTreeMap<Path, File>) -> BTreeMap<Path, BTreeMap<Path, BTreeSet
         let written = file.paths.iter().filter_map(|path| absolute(path, module, files));
         for path in used.chain(written) {
             let Some((defining, item)) = defining(path, files) else { continue };
-            // A module is no item: what is taken of it is written in the code.
+            // A module is not an item: the items that are used of it are written in the code.
             if item.is_empty() || defining == *module || is_framed(module, &defining, files) {
                 continue;
             }
@@ -75,7 +75,7 @@ fn edges(files: &BTreeMap<Path, File>) -> BTreeMap<Path, BTreeMap<Path, BTreeSet
     edges
 }
 
-/// Whether one of the two is the `mod.rs` of the other, and no more than its frame.
+/// Whether one of the two is the `mod.rs` of the other, and only its frame.
 fn is_framed(one: &Path, other: &Path, files: &BTreeMap<Path, File>) -> bool {
     let is_parent = |parent: &Path, child: &Path| child.len() == parent.len() + 1 && child.starts_with(parent);
     is_parent(one, other) && files[one].is_frame || is_parent(other, one) && files[other].is_frame
@@ -83,7 +83,7 @@ fn is_framed(one: &Path, other: &Path, files: &BTreeMap<Path, File>) -> bool {
 
 /// The file that defines what this path names, and the rest of the path within it.
 fn defining(mut path: Path, files: &BTreeMap<Path, File>) -> Option<(Path, Path)> {
-    // Re-exports of re-exports; no more than there can be rooms one in another.
+    // Follows re-exports of re-exports, at most as many as rooms can be nested.
     for _ in 0..16 {
         let module = (0..=path.len()).rev().map(|length| &path[..length]).find(|module| files.contains_key(*module))?.to_vec();
         let item = path[module.len()..].to_vec();
@@ -98,8 +98,8 @@ fn defining(mut path: Path, files: &BTreeMap<Path, File>) -> Option<(Path, Path)
     None
 }
 
-/// A path as it is written in a module, from the root of the crate; none for one of another crate, or of no
-/// module.
+/// The path from the crate's root, for a path as written in a module; `None` for a path of another crate, or
+/// of no module.
 fn absolute(path: &[String], module: &Path, files: &BTreeMap<Path, File>) -> Option<Path> {
     let (first, rest) = path.split_first()?;
     let child = || [&module[..], &path[..1]].concat();
@@ -140,7 +140,7 @@ fn read(sources: &[Source]) -> BTreeMap<Path, File> {
         parsed.insert(module, file);
     }
     files.retain(|module, _| !for_tests.iter().any(|tests: &Path| module.starts_with(tests)));
-    // Names first: a path may go through those of other files.
+    // Names are read first, because a path may lead through names of other files.
     let mut read = BTreeMap::new();
     for module in files.keys() {
         let (mut names, mut paths) = (Vec::new(), Vec::new());
@@ -154,7 +154,7 @@ fn read(sources: &[Source]) -> BTreeMap<Path, File> {
     files
 }
 
-/// What these items bring in and write. What stands in a module within the file is the file's, under its
+/// Collects what these items import and write. A module within the file counts as part of the file, under its
 /// longer name.
 fn take(items: &[Item], module: &Path, files: &BTreeMap<Path, File>, names: &mut Vec<(String, Path, bool)>, paths: &mut Vec<Path>) {
     for item in items.iter().filter(|item| !is_for_tests(attributes(item))) {
@@ -183,7 +183,7 @@ fn module(path: &str) -> Path {
     if path == "lib" { Vec::new() } else { path.split('/').map(str::to_owned).collect() }
 }
 
-/// Whether a `mod.rs` declares, documents, and defines one type at most, with its methods.
+/// Whether a `mod.rs` only declares modules, documents, and defines at most one type with its methods.
 fn is_frame(items: &[Item]) -> bool {
     let mut state = None;
     items.iter().filter(|item| !is_for_tests(attributes(item))).all(|item| match item {
@@ -220,7 +220,7 @@ fn attributes(item: &Item) -> &[Attribute] {
     }
 }
 
-/// The names that a `use` brings in, each with its path as it is written.
+/// The names that a `use` imports, each with its path as written.
 fn leaves(tree: &UseTree, before: &[String]) -> Vec<(String, Path)> {
     let with = |name: &syn::Ident| [before, &[name.to_string()]].concat();
     match tree {
@@ -234,8 +234,8 @@ fn leaves(tree: &UseTree, before: &[String]) -> Vec<(String, Path)> {
     }
 }
 
-/// The paths of two names or more that these tokens write, also within macros; `before` is what a group goes
-/// on from, as in `use a::{b, c}` within a function.
+/// The paths of at least two names that these tokens contain, also within macros. `before` is the prefix of a
+/// group, as in `use a::{b, c}` within a function.
 fn written(tokens: TokenStream, before: &[String], paths: &mut Vec<Path>) {
     let (mut path, mut colons, mut groups) = (Path::new(), 0, Vec::new());
     let mut end = |path: &mut Path| {

@@ -1,4 +1,4 @@
-//! Locks that read, and locks that some other reader would read otherwise.
+//! Valid locks, and locks that another reader could read differently.
 
 use proptest::prelude::*;
 
@@ -11,8 +11,8 @@ fn read(text: &str) -> Result<Lock, Fault> {
     Lock::parse(text.as_bytes(), "requirements.lock")
 }
 
-/// What every tool that reads the canonical text must agree on: nothing in it can be a line's end but LF, and
-/// no line is an option.
+/// Asserts what every tool that reads the canonical text must agree on: only LF ends a line, and no line is
+/// an option.
 fn assert_plain(text: &str) {
     assert!(text.bytes().all(|byte| byte == b'\n' || (b' '..=b'~').contains(&byte)), "{text:?}");
     for line in text.lines() {
@@ -90,7 +90,7 @@ fn what_is_not_a_hashed_pin_is_refused_by_line() {
     }
 }
 
-/// Texts that some reader takes for another number of lines, or for other words, than we do.
+/// Texts in which some reader finds another number of lines, or other words, than Hob does.
 #[test]
 fn what_two_programs_may_read_differently_is_refused_by_line() {
     let table = [
@@ -139,7 +139,7 @@ fn what_two_programs_may_read_differently_is_refused_by_line() {
 }
 
 proptest! {
-    /// Whatever reads, written anew reads as the same, and its text has one meaning.
+    /// Every valid lock, written in canonical form, reads as the same lock, and its text has one meaning.
     #[test]
     fn what_reads_is_written_plainly_and_reads_as_the_same(pieces in prop::collection::vec(prop::sample::select(PIECES), 0..24)) {
         if let Ok(lock) = read(&pieces.concat()) {
