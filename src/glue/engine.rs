@@ -1,9 +1,11 @@
 //! The wasmtime engines: their settings, and how many guests this machine can hold at once.
 //!
 //! - Every number here was measured.
-//! - Instances live in a pool that is made once, so a fresh instance for each call is cheap.
-//! - Memory *mappings* are the limit, not memory: a used instance costs about 6 of them, and the kernel's
-//!   refusal aborts a process that exceeds `vm.max_map_count`. So the number of instances is derived from it.
+//! - Instances live in wasmtime's instance pool, which is made once, so a fresh instance for each call is
+//!   cheap.
+//! - Memory *mappings* are the limit, not memory: a used instance costs about 6 of them. Beyond
+//!   `vm.max_map_count` mappings the kernel refuses the next one, which aborts the process. So the number of
+//!   instances is derived from `vm.max_map_count`.
 //! - If no pool is possible (a small address space), or a component does not fit the pool, instances are made
 //!   on demand: slower, otherwise the same.
 //! - The engines of a host have no compiler: they read code that another process compiled (see

@@ -1,8 +1,9 @@
 """Gives a pod a process namespace of its own, if possible: starts its first process, whose end ends all
 others.
 
-`mounts` makes the other namespaces; a process namespace applies to the processes started in it, so it comes
-with a process. With it comes a /proc in which the pod finds the processes that it started (`proc`).
+`mounts` makes the other namespaces (user, mount and more). A process namespace has no effect on the process
+that makes it, only on those started afterwards, so this module starts one as well. The pod also gets a /proc
+in which it finds the processes that it started itself (`proc`).
 
 If a process namespace cannot be had, this kernel's Landlock may still confine signals (from version 6 on).
 The pod then keeps the process numbers that its host sees, and finds only itself in /proc. If neither is

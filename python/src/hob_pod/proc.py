@@ -1,5 +1,5 @@
-"""A /proc of a pod's own: it shows the pod itself and the processes that it started, and of the machine only
-what its plan lets it read.
+"""A /proc of a pod's own. It shows the pod itself, the processes that the pod started, and those facts about
+the machine that the pod's plan lets the pod read.
 
 `mounts` mounts what the machine has. This /proc belongs to a process namespace, so the first process of a
 namespace mounts it. At each look the kernel asks Landlock which processes are visible: those that the pod may

@@ -4,11 +4,11 @@
 //! The keeper knows its tree by parents. Once the keeper is killed, a process that left its session has no
 //! known parent, and only its marks say where it came from. There are three marks, because each can be lost:
 //!
-//! - The environment variable [`VARIABLE`] goes to every program that is started.
-//! - The mapping of the pod's page goes to every fork, even if the program overwrites its environment with a
-//!   title.
-//! - A program that removes both on purpose still has the pod's root among its mounts; no process can leave
-//!   these mounts in a sandbox with namespaces.
+//! - The environment variable [`VARIABLE`]: every program that is started inherits it.
+//! - The mapping of the pod's page: every fork inherits it, even if the program overwrites its environment
+//!   with the title that `ps` shows.
+//! - The pod's root among the mounts: a program that removes the other two marks on purpose keeps this one.
+//!   In a sandbox with namespaces no process can get out of these mounts.
 
 use std::{
     collections::{BTreeSet, HashSet},

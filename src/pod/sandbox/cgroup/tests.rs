@@ -1,8 +1,8 @@
 //! Tests control groups: those of this machine if it allows them, and a made-up unified hierarchy for what
 //! differs there.
 //!
-//! A test that this machine cannot run says so and passes, because the machine lacks something; `describe`
-//! reports the same.
+//! If this machine has no control groups for us, a test prints what is missing and passes. `describe`, which
+//! `hob doctor` shows, names the same cause.
 
 use std::process::{Child, Command, Stdio};
 
