@@ -74,7 +74,7 @@ impl Driver {
     /// from that state.
     pub(super) fn want_first_checkpoint(&mut self) {
         let Some(session) = &mut self.spec.session else { return };
-        if self.in_flight.units.is_empty() && std::mem::take(&mut session.keeps_first) && !self.checkpoints.due {
+        if self.in_flight.is_empty() && std::mem::take(&mut session.keeps_first) && !self.checkpoints.due {
             self.want_checkpoint();
         }
     }
@@ -82,7 +82,7 @@ impl Driver {
     /// Sends the request on the data lane, the only lane that the pod reads between two asks.
     pub(super) fn tell_between(&mut self) {
         let serves = matches!(self.state, State::Serving(_));
-        if self.checkpoints.due && !self.checkpoints.told && self.in_flight.units.is_empty() && serves {
+        if self.checkpoints.due && !self.checkpoints.told && self.in_flight.is_empty() && serves {
             self.checkpoints.told = true;
             self.say_on_data(&Control::Give { seq: self.checkpoints.seq });
         }
@@ -91,7 +91,7 @@ impl Driver {
     /// The session is closed: the pod may run its closing code.
     pub(super) fn want_close(&mut self) {
         let Some(session) = &self.spec.session else { return };
-        match matches!(self.state, State::Serving(_)) && self.in_flight.units.is_empty() {
+        match matches!(self.state, State::Serving(_)) && self.in_flight.is_empty() {
             true => self.say_on_data(&Control::Close),
             false => session.keep.closed(),
         }

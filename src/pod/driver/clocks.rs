@@ -9,15 +9,14 @@ use tokio::time::Instant;
 use crate::{
     model::{
         Code, Fault, act, hint,
-        limits::{EXIT_GRACE_MS, MEMORY_LOOK_MS, MEMORY_WATCH_IDLE_MS, MEMORY_WATCH_MS, PING_MS, SESSION_TTL_MAX_MS, SILENCE_MS},
+        limits::{MEMORY_LOOK_MS, MEMORY_WATCH_IDLE_MS, MEMORY_WATCH_MS, PING_MS, SESSION_TTL_MAX_MS, SILENCE_MS},
         manifest::spec::{PodSpec, Recycle},
     },
     pod::{
         driver::{
             Driver,
-            in_flight::Which,
+            lanes::Which,
             state::{AskId, Event, State},
-            waits::far,
         },
         process::{unseen::Unseen, vitals},
         sandbox::plan,
@@ -103,28 +102,26 @@ impl Clocks {
 impl Driver {
     /// When the first of all waits ends.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        let graces = self.in_flight.units.values().filter_map(|running| running.grace);
         let stalls = self.stalls().map(|(_, at)| at);
-        let unread = self.in_flight.asks.values().filter_map(|sent| sent.unread.map(|(at, _)| at));
-        let speaks = (!self.in_flight.units.is_empty() && self.hears(Which::Data)).then(|| self.looks_at());
+        let speaks = (!self.in_flight.is_empty() && self.lanes.hears(Which::Data)).then(|| self.looks_at());
         let others = [
             self.clocks.phase,
             self.clocks.again,
             self.clocks.idle_at,
-            self.lanes.closed_at,
-            self.lanes.backed_up_until,
+            self.lanes.next_due(),
+            self.in_flight.next_due(),
             self.clocks.memory_due,
             self.loading.keep_until,
             speaks,
         ];
-        others.into_iter().flatten().chain(graces).chain(stalls).chain(unread).min()
+        others.into_iter().flatten().chain(stalls).min()
     }
 
     /// Whether the pod's process has ended but the news of it is late, as on a busy machine. Its sockets are
     /// then closed because it is dead, which is no protocol violation.
     fn is_ended_unheard(&self, now: Instant) -> bool {
         let pid = self.shared.pid.load(Ordering::Acquire);
-        pid != 0 && vitals::identity(pid).is_none() && self.lanes.exit_late_until.is_some_and(|until| now < until)
+        pid != 0 && vitals::identity(pid).is_none() && self.lanes.may_exit_late(now)
     }
 
     /// When a busy, silent pod is inspected next.
@@ -136,15 +133,13 @@ impl Driver {
         if self.clocks.phase.take_if(|at| *at <= now).is_some() {
             self.step(Event::Timeout);
         }
-        if self.lanes.closed_at.take_if(|at| *at <= now).is_some() {
+        if self.lanes.take_exit_overdue(now) {
             match self.is_ended_unheard(now) {
-                true => self.lanes.closed_at = Some(now + Duration::from_millis(EXIT_GRACE_MS)),
+                true => self.lanes.await_exit(now),
                 false => self.step(Event::LaneClosed),
             }
         }
-        if self.lanes.backed_up_until.is_some_and(|at| at <= now) {
-            // Not begun anew: it is over with the pod, or when it has read.
-            self.lanes.backed_up_until = Some(far());
+        if self.lanes.take_backlog_overdue(now) {
             self.is_deaf();
         }
         if self.clocks.again.take_if(|at| *at <= now).is_some() {
@@ -162,9 +157,7 @@ impl Driver {
         if self.clocks.memory_due.take_if(|at| *at <= now).is_some() {
             self.watch_memory(now);
         }
-        let graces: Vec<AskId> =
-            self.in_flight.units.iter_mut().filter_map(|(unit, running)| running.grace.take_if(|at| *at <= now).map(|_| *unit)).collect();
-        for unit in graces {
+        for unit in self.in_flight.take_graces_over(now) {
             self.step(Event::GraceOver(unit));
         }
         let stalled: Vec<AskId> = self.stalls().filter(|(_, at)| *at <= now).map(|(ask, _)| ask).collect();
@@ -201,7 +194,7 @@ impl Driver {
             let fault = Fault::new(Code::Crashed, text).hint(hint!["its recipe declares the limit as ", act::processes()]);
             return self.step(Event::Excess(fault));
         }
-        let idle = self.in_flight.units.is_empty() && matches!(self.state, State::Serving(_));
+        let idle = self.in_flight.is_empty() && matches!(self.state, State::Serving(_));
         self.clocks.memory_due = Some(now + Duration::from_millis(if idle { MEMORY_WATCH_IDLE_MS } else { MEMORY_WATCH_MS }));
     }
 
@@ -209,7 +202,7 @@ impl Driver {
     /// answers nor computes, it is ended.
     fn listen(&mut self, now: Instant) {
         let serves = matches!(self.state, State::Serving(_) | State::Draining { .. });
-        if self.in_flight.units.is_empty() || !serves || !self.hears(Which::Data) || now < self.looks_at() {
+        if self.in_flight.is_empty() || !serves || !self.lanes.hears(Which::Data) || now < self.looks_at() {
             return;
         }
         self.clocks.silence.looks += 1;
@@ -233,21 +226,12 @@ impl Driver {
     /// When asks without progress have stalled. An ask can stall only if it promises progress, while it runs,
     /// and while the host reads from its pod.
     fn stalls(&self) -> impl Iterator<Item = (AskId, Instant)> {
-        let listened = self.hears(Which::Data);
-        let last = self.in_flight.units.keys().take(self.rules.concurrency).next_back().copied().filter(|_| listened).unwrap_or(0);
-        self.in_flight.asks.iter().take_while(move |(_, sent)| sent.unit <= last).filter_map(|(ask, sent)| {
-            let interval_ms = sent.ticketed.as_ref()?.pending.request.operation.progress_interval_ms?;
-            Some((*ask, sent.heard + Duration::from_millis(interval_ms)))
-        })
+        let turns = if self.lanes.hears(Which::Data) { self.rules.concurrency } else { 0 };
+        self.in_flight.stalls(turns)
     }
 
     fn stalled(&self, ask: AskId) -> Fault {
-        let operation = self
-            .in_flight
-            .asks
-            .get(&ask)
-            .and_then(|sent| sent.ticketed.as_ref())
-            .map(|ticketed| ticketed.pending.request.operation.clone());
+        let operation = self.in_flight.ticketed(ask).map(|ticketed| ticketed.pending.request.operation.clone());
         let (name, interval) = operation.map_or((String::new(), 0), |op| (op.name.clone(), op.progress_interval_ms.unwrap_or(0)));
         let recipe = &self.spec.recipe.manifest().name;
         let fault =

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::{
     model::{
         Code, Fault, act, hint,
-        limits::{CHUNK_CREDIT, STREAM_KEPT_BYTES_MAX, STREAM_SPILLED_BYTES_MAX, STREAM_UNREAD_MS},
+        limits::{STREAM_KEPT_BYTES_MAX, STREAM_SPILLED_BYTES_MAX, STREAM_UNREAD_MS},
     },
     pod::{
         driver::{
@@ -25,38 +25,34 @@ use crate::{
 impl Driver {
     /// Tells the pool whether this pod has a stream; the pool tells only such pods that others wait.
     pub(super) fn note_streams(&self) {
-        self.shared.streams.store(self.in_flight.units.values().any(|running| running.operation.streaming), Ordering::Release);
+        self.shared.streams.store(self.in_flight.has_streams(), Ordering::Release);
     }
 
     /// Gives credit on behalf of callers that are behind, if others wait for this pod.
     pub(super) fn make_way(&mut self) {
-        let streams: Vec<AskId> = self.in_flight.asks.keys().copied().collect();
-        for ask in streams {
+        for ask in self.in_flight.ids() {
             // What is on the disk by now counts, whether anybody still waits or not.
             let granted = self.outlet(ask).map_or(0, |outlet| outlet.granted());
             if granted > 0 {
                 self.say_credit(ask, granted);
             }
         }
-        let behind: Vec<AskId> =
-            self.in_flight.asks.iter().filter(|(_, sent)| sent.owed >= CHUNK_CREDIT / 2).map(|(ask, _)| *ask).collect();
+        let mut behind = self.in_flight.ids();
+        behind.retain(|ask| self.in_flight.is_behind(*ask));
         if behind.is_empty() || !self.is_crowded() {
             return;
         }
         for ask in behind {
             let (lent, taken) = self.lend(ask);
-            if let (Lent::Full(_), Some(sent)) = (lent, self.in_flight.asks.get_mut(&ask)) {
-                sent.unread.get_or_insert_with(|| (Instant::now() + Duration::from_millis(STREAM_UNREAD_MS), taken));
+            if let Lent::Full(_) = lent {
+                self.in_flight.await_reading(ask, Instant::now() + Duration::from_millis(STREAM_UNREAD_MS), taken);
             }
         }
     }
 
     /// Ends the calls that took nothing while too much is kept for them and others wait.
     pub(super) fn end_unread(&mut self, now: Instant) {
-        let due =
-            |(ask, sent): (&AskId, &mut crate::pod::driver::in_flight::SentAsk)| Some((*ask, sent.unread.take_if(|(at, _)| *at <= now)?.1));
-        let due: Vec<(AskId, u64)> = self.in_flight.asks.iter_mut().filter_map(due).collect();
-        for (ask, before) in due {
+        for (ask, before) in self.in_flight.take_unread(now) {
             self.is_behind = true;
             if !self.is_crowded() {
                 continue;
@@ -83,12 +79,12 @@ impl Driver {
     }
 
     fn outlet(&self, ask: AskId) -> Option<&crate::pod::stream::Outlet> {
-        self.in_flight.asks.get(&ask)?.ticketed.as_ref()?.pending.chunks.as_ref()
+        self.in_flight.ticketed(ask)?.pending.chunks.as_ref()
     }
 
     /// Whether others wait: for a pod while none has room, or in this pod for their turn, or for its memory.
     fn is_crowded(&self) -> bool {
-        self.in_flight.units.len() > self.rules.concurrency || self.loading.yields || self.slot.is_crowded()
+        self.in_flight.units() > self.rules.concurrency || self.loading.yields || self.slot.is_crowded()
     }
 }
 

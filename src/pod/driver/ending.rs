@@ -26,6 +26,7 @@ use crate::{
         driver::{
             Driver,
             clocks::over_memory,
+            in_flight::Left,
             loading::loads_less,
             state::{AskId, Ending},
         },
@@ -91,7 +92,7 @@ impl Driver {
             _ if ending == Ending::NeverBegan => false,
             Some(fault) => fault.code != Code::ShuttingDown,
             // One that was asked to go has to finish what it has.
-            None => !self.end.leaving || !self.in_flight.asks.is_empty(),
+            None => !self.end.leaving || self.in_flight.count() > 0,
         };
         // The keeper reports last; without its report it was killed itself, and what fled from the pod's
         // group may still run.
@@ -128,7 +129,7 @@ impl Driver {
         self.settle_asks(ending, &fault);
         // No process of it is left: what it had of the machine is free.
         self.loading.end();
-        self.slot.report(&mut self.in_flight.report);
+        self.slot.report(self.in_flight.report());
         self.slot.report_end(state::End {
             why: match unwanted {
                 _ if ending == Ending::NeverBegan => Why::NeverBegan,
@@ -164,7 +165,7 @@ impl Driver {
     /// Ends or puts back every ask in hand.
     fn settle_asks(&mut self, ending: Ending, fault: &Fault) {
         let begun_up_to = if self.features.keeps_page { self.page.begun() } else { AskId::MAX };
-        let begun: Vec<AskId> = self.in_flight.units.keys().copied().filter(|first| *first <= begun_up_to).collect();
+        let begun = self.in_flight.units_up_to(begun_up_to);
         // One at a time, in order: the ones before the last are done, only their answers were lost with the
         // pod.
         let suspects: BTreeSet<AskId> = match self.rules.concurrency {
@@ -172,15 +173,14 @@ impl Driver {
             _ => begun.iter().copied().collect(),
         };
         let how = self.how(ending);
-        let (mut again, mut alone) = (std::mem::take(&mut self.in_flight.returns), Vec::new());
-        for (ask, mut sent) in std::mem::take(&mut self.in_flight.asks) {
-            let Some(mut ticketed) = sent.ticketed.take() else { continue };
-            let is_suspect = suspects.contains(&sent.unit);
-            let asks = self.in_flight.units.get(&sent.unit).map_or(1, |running| running.asks);
+        let (mut again, mut alone) = (self.in_flight.take_returns(), Vec::new());
+        for Left { ask, unit, mut ticketed } in self.in_flight.take_all() {
+            let is_suspect = suspects.contains(&unit);
+            let is_batch = self.in_flight.is_batch(unit);
             // Alone at work there, so that it was this input; or one of several, of which nobody knows which
             // it was.
-            let lone = how.filter(|_| is_suspect && suspects.len() == 1 && asks == 1 && !self.end.leaving);
-            if !begun.contains(&sent.unit) {
+            let lone = how.filter(|_| is_suspect && suspects.len() == 1 && !is_batch && !self.end.leaving);
+            if !begun.contains(&unit) {
                 ticketed.pending.begun -= 1;
                 ticketed.pending.ran = false;
                 again.push(ticketed);
@@ -191,7 +191,7 @@ impl Driver {
                 self.slot.blame(&ticketed.pending.request, how)
             });
             // Killed for its memory: what runs from now on, and this ask again, does so with less.
-            let used = self.in_flight.units.get(&sent.unit).map_or(0, |running| running.fallback);
+            let used = self.in_flight.fallback_of(unit).unwrap_or(0);
             let less = fault.code == Code::OutOfMemory && is_suspect && self.lower(used);
             // A caller that has a part of the result cannot be given the same part again.
             if !ticketed.pending.request.operation.idempotent || ticketed.pending.gave {
@@ -204,19 +204,19 @@ impl Driver {
                 self.end_with(ticketed, poison.with("crash", serde_json::to_value(fault).unwrap_or_default()));
             } else if ticketed.pending.begun >= ASK_BEGUN_MAX || (self.end.blame.is_some() && ticketed.pending.begun > 1) {
                 self.end_with(ticketed, fault.clone());
-            } else if is_suspect && asks > 1 {
+            } else if is_suspect && is_batch {
                 if how.is_some() {
                     // Told from its neighbours and not tried: halving has an end of its own.
                     ticketed.pending.begun -= 1;
                 }
-                again.push(self.halved(ticketed, ask, sent.unit));
+                again.push(self.halved(ticketed, ask, unit));
             } else if is_suspect && self.rules.concurrency > 1 {
                 alone.push(ticketed);
             } else {
                 again.push(ticketed);
             }
         }
-        self.in_flight.units.clear();
+        self.in_flight.forget_units();
         self.slot.put_back(again, false);
         self.slot.put_back(alone, true);
     }
@@ -234,8 +234,7 @@ impl Driver {
     }
 
     fn end_with(&mut self, ticketed: TicketedAsk, fault: Fault) {
-        self.in_flight.report.over.push(ticketed.ticket);
-        self.in_flight.report.failed += 1;
+        self.in_flight.count_ended(&ticketed);
         ticketed.pending.finish(Reply::Fault(fault));
     }
 
@@ -244,10 +243,10 @@ impl Driver {
         let manifest = self.spec.recipe.manifest();
         let pid = self.shared.pid.load(Ordering::Acquire);
         let begun_up_to = if self.features.keeps_page { self.page.begun() } else { AskId::MAX };
-        let asks = self.in_flight.asks.values().filter_map(|sent| {
-            let operation = sent.ticketed.as_ref()?.pending.request.operation.name.clone();
-            let running_ms = self.in_flight.units.get(&sent.unit)?.sent.elapsed().as_millis() as u64;
-            Some(AskInHand { operation, running_ms, begun: sent.unit <= begun_up_to })
+        let asks = self.in_flight.in_hand().map(|(unit, request, running)| AskInHand {
+            operation: request.operation.name.clone(),
+            running_ms: running.as_millis() as u64,
+            begun: unit <= begun_up_to,
         });
         let asked = self.shared.asks.load(Ordering::Relaxed);
         Dossier {
@@ -265,7 +264,7 @@ impl Driver {
             memory_peak_bytes: self.page.peak_bytes(),
             cpu_ms: self.page.cpu_ms(),
             age_ms: self.shared.age_ms(),
-            asks_done: asked.saturating_sub(self.in_flight.asks.len() as u64),
+            asks_done: asked.saturating_sub(self.in_flight.count() as u64),
             asks: asks.collect(),
             log: self.shared.log.tail(DOSSIER_LINES),
         }
@@ -275,8 +274,7 @@ impl Driver {
     fn end_fault(&self, ending: Ending) -> Fault {
         let manifest = self.spec.recipe.manifest();
         let name = &manifest.name;
-        let ticketed = self.in_flight.asks.values().find_map(|sent| sent.ticketed.as_ref());
-        let during = match ticketed {
+        let during = match self.in_flight.first_ticketed() {
             Some(ticketed) => format!(" during `{}`", ticketed.pending.request.operation.name),
             None if self.shared.was_ready() => String::new(),
             None => " before it was ready".to_owned(),

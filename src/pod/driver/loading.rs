@@ -248,7 +248,7 @@ impl Driver {
     pub(super) fn report_busy(&mut self, class: Option<Priority>) {
         let Some(claim) = &mut self.loading.claim else { return };
         claim.report_work(class);
-        if !self.in_flight.units.is_empty() {
+        if !self.in_flight.is_empty() {
             self.loading.keep_until = None;
         }
     }
@@ -272,7 +272,7 @@ impl Driver {
     /// There was no work for as long as its models are kept.
     pub(super) fn not_kept_alive(&mut self) {
         // After what waits it rests again. One that cannot unload, and that `min` keeps, stays.
-        if !self.in_flight.units.is_empty() || self.loading.work_waits || !matches!(self.state, State::Serving(_)) {
+        if !self.in_flight.is_empty() || self.loading.work_waits || !matches!(self.state, State::Serving(_)) {
             return;
         }
         if self.loading.unloads {
@@ -295,7 +295,7 @@ impl Driver {
 
     /// Releases its models if it has no ask in hand: by unloading, or by ending.
     fn release_memory(&mut self) {
-        if !matches!(self.state, State::Serving(_)) || !self.in_flight.units.is_empty() {
+        if !matches!(self.state, State::Serving(_)) || !self.in_flight.is_empty() {
             return;
         }
         self.loading.keep_until = None;

@@ -2,17 +2,14 @@
 //!
 //! The loop in `task.rs` decides what is read when.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 
 use crate::{
     model::{
         Blob, Fault,
-        limits::{
-            CHUNK_CREDIT, EXIT_GRACE_MS, EXIT_LATE_MS, FRAMES_PER_TURN_MAX, LAST_WORDS_TURNS_MAX, POD_MISSING_CHARS_MAX, POD_MISSING_MAX,
-            PROGRESS_BYTES_MAX,
-        },
+        limits::{FRAMES_PER_TURN_MAX, LAST_WORDS_TURNS_MAX, POD_MISSING_CHARS_MAX, POD_MISSING_MAX, PROGRESS_BYTES_MAX},
         manifest::spec::Runtime,
         status::{Class, Confinement, MemoryBound},
     },
@@ -20,9 +17,9 @@ use crate::{
         driver::{
             Driver,
             clocks::Silence,
-            in_flight::{Said, Which},
+            in_flight::Said,
+            lanes::Which,
             state::{AskId, Event, State},
-            waits::Undelivered,
         },
         process::starting::grouped,
         sandbox::{egress::Egress, granted, plan, refused},
@@ -38,28 +35,16 @@ impl Driver {
     /// Reads from a lane, but only so much that everything else gets its turn.
     pub(super) fn read(&mut self, which: Which) {
         for _ in 0..FRAMES_PER_TURN_MAX {
-            if self.state == State::Dead || !self.hears(which) {
+            if self.state == State::Dead || !self.lanes.hears(which) {
                 return;
             }
-            let lane = match (which, &mut self.lanes.data) {
-                (Which::Control, _) => &mut self.lanes.control,
-                (Which::Data, Some(data)) => data,
-                (Which::Data, None) => return,
-            };
-            let read = lane.read();
+            let Some(read) = self.lanes.read(which) else { return };
             if !self.received(read) {
                 return;
             }
         }
         // More may be in the decoder already, for which the socket will not become readable.
-        self.lanes.unfinished.add(which);
-    }
-
-    /// Whether this lane is read now. No lane of a pod that does not read is read, and not the lane of chunks
-    /// and answers while one of them finds no room.
-    pub(super) fn hears(&self, which: Which) -> bool {
-        let carries_data = matches!(which, Which::Data) || self.lanes.data.is_none();
-        !(self.lanes.is_backed_up() || (carries_data && self.lanes.undelivered.is_some()))
+        self.lanes.note_unfinished(which);
     }
 
     /// Handles one item that was read; returns false if there is nothing more to read now.
@@ -67,15 +52,12 @@ impl Driver {
         match read {
             Read::Dry => return false,
             Read::Closed => {
-                // A process that is just ending closes its sockets first: give its end a moment to arrive.
-                let now = Instant::now();
-                self.lanes.exit_late_until.get_or_insert(now + Duration::from_millis(EXIT_LATE_MS));
-                self.lanes.closed_at.get_or_insert(now + Duration::from_millis(EXIT_GRACE_MS));
+                self.lanes.note_closed(Instant::now());
                 return false;
             }
             Read::Broken(text) => {
                 self.step(Event::Violation(format!("sent what cannot be read: {text}")));
-                self.lanes.closed_at = None;
+                self.lanes.note_broken();
                 return false;
             }
             Read::Frame(Decoded::Oversize { ask, bytes }) => self.step(Event::Oversize(ask, bytes)),
@@ -122,7 +104,7 @@ impl Driver {
                 self.features.shares_memory = ["fds", "regions"].iter().all(|wanted| features.iter().any(|feature| feature == wanted));
                 let has = |wanted: &str| features.iter().any(|feature| feature == wanted);
                 if !has("fds") {
-                    self.lanes.data = None;
+                    self.lanes.share_socket();
                     self.process.data_theirs = None;
                 }
                 // What only the runner can do is not believed of anything else: by a page that nobody writes,
@@ -151,7 +133,7 @@ impl Driver {
                 self.step(Event::Failed(fault));
             }
             // An older one may not know of the asks that this one was to tell of.
-            FromPod::Pong { seq, asks } if seq == self.lanes.pings => self.step(Event::Pong(asks)),
+            FromPod::Pong { seq, asks } if self.lanes.is_last_ping(seq) => self.step(Event::Pong(asks)),
             FromPod::Pong { .. } => {}
             FromPod::Room { .. } | FromPod::Back { .. } | FromPod::Dropped { .. } if !self.features.shares_memory => {
                 self.step(Event::Violation("spoke of regions, which it cannot have".into()));
@@ -179,15 +161,13 @@ impl Driver {
                 self.step(Event::Partial(ask, Said::Progress(data)));
             }
             FromPod::Chunk { ask, mut payload } => {
-                let sent = self.in_flight.asks.get(&ask).and_then(|sent| sent.ticketed.as_ref());
-                if sent.is_some_and(|ticketed| !ticketed.pending.request.operation.streaming) {
+                if self.in_flight.ticketed(ask).is_some_and(|ticketed| !ticketed.pending.request.operation.streaming) {
                     return self.step(Event::Violation("sent a chunk for an operation that does not stream".into()));
                 }
                 if let Err(text) = self.found(&mut payload) {
                     return self.step(Event::Violation(format!("sent a chunk with a blob {text}")));
                 }
-                let counted = self.in_flight.asks.get(&ask).filter(|sent| self.features.heeds_credit && sent.ticketed.is_some());
-                if counted.is_some_and(|sent| sent.owed + payload.weight() > CHUNK_CREDIT) {
+                if self.features.heeds_credit && self.in_flight.exceeds_credit(ask, payload.weight()) {
                     return self.step(Event::Violation(format!("sent more chunks of ask {ask} than it was given credit for")));
                 }
                 self.note_progress(ask);
@@ -269,9 +249,7 @@ impl Driver {
     }
 
     fn note_progress(&mut self, ask: AskId) {
-        if let Some(sent) = self.in_flight.asks.get_mut(&ask) {
-            sent.heard = self.clocks.heard;
-        }
+        self.in_flight.heard(ask, self.clocks.heard);
     }
 
     /// Reads what the pod sent before it ended: an answer in the socket still counts.
@@ -280,12 +258,12 @@ impl Driver {
     /// result.
     pub(super) fn read_last_words(&mut self) {
         for which in [Which::Data, Which::Control] {
-            self.lanes.unfinished.add(which);
+            self.lanes.note_unfinished(which);
             // There is nobody to be told anything.
             self.lanes.give_up();
             // Bounded: something that escaped with a socket may never stop talking.
             for _ in 0..LAST_WORDS_TURNS_MAX {
-                if self.lanes.unfinished.take().next().is_none() || self.state == State::Dead {
+                if self.lanes.take_unfinished().next().is_none() || self.state == State::Dead {
                     break;
                 }
                 self.read(which);
@@ -293,7 +271,7 @@ impl Driver {
             }
         }
         let torn = self.lanes.is_mid_frame();
-        if torn && !self.in_flight.asks.is_empty() && self.end.blame.is_none() {
+        if torn && self.in_flight.count() > 0 && self.end.blame.is_none() {
             self.shared.log.push("[the pod ended in the middle of a frame]");
         }
     }
@@ -301,13 +279,13 @@ impl Driver {
     pub(super) fn deliver(&mut self, ask: AskId, part: Said) {
         match part {
             Said::Chunk(payload) => {
-                if let Some(left) = self.give(Undelivered { ask, payload }) {
-                    self.lanes.undelivered = Some(left);
+                if let Some(payload) = self.give(ask, payload) {
+                    self.lanes.hold_back(ask, payload);
                 }
             }
             // A caller that is behind sees fewer, and holds up nobody.
             Said::Progress(data) => {
-                if let Some(ticketed) = self.in_flight.asks.get(&ask).and_then(|sent| sent.ticketed.as_ref()) {
+                if let Some(ticketed) = self.in_flight.ticketed(ask) {
                     ticketed.pending.request.events.progress(data);
                 }
             }
@@ -317,28 +295,25 @@ impl Driver {
 
     /// Gives a caller the chunk that it had no room for, if it has room now or is gone.
     pub(super) fn give_undelivered(&mut self) {
-        let Some(undelivered) = self.lanes.undelivered.take() else { return };
-        match self.give(undelivered) {
-            Some(left) => self.lanes.undelivered = Some(left),
+        let Some((ask, payload)) = self.lanes.take_undelivered() else { return };
+        match self.give(ask, payload) {
+            Some(payload) => self.lanes.hold_back(ask, payload),
             None => self.resume_reading(),
         }
     }
 
     /// Gives a caller a chunk, or returns the chunk. Only a pod that ignores its credit can have sent more
     /// than there is room for; then the host stops reading from it.
-    fn give(&mut self, undelivered: Undelivered) -> Option<Undelivered> {
-        let Undelivered { ask, payload } = undelivered;
-        let sent = self.in_flight.asks.get_mut(&ask)?;
-        let pending = &mut sent.ticketed.as_mut()?.pending;
-        if sent.owed + payload.weight() > CHUNK_CREDIT {
-            return Some(Undelivered { ask, payload });
+    fn give(&mut self, ask: AskId, payload: Payload) -> Option<Payload> {
+        let weight = payload.weight();
+        if self.in_flight.exceeds_credit(ask, weight) {
+            return Some(payload);
         }
-        sent.owed += payload.weight();
-        pending.gave = true;
-        if let Some(chunks) = &pending.chunks {
+        self.in_flight.owe(ask, weight);
+        if let Some(chunks) = &self.in_flight.ticketed(ask)?.pending.chunks {
             chunks.give(payload, &self.spec.spools);
         }
-        self.is_behind |= sent.owed >= CHUNK_CREDIT / 2;
+        self.is_behind |= self.in_flight.is_behind(ask);
         None
     }
 }

@@ -120,6 +120,13 @@ pub(super) struct BlobPlan {
     pub copies: Vec<Copying>,
 }
 
+impl BlobPlan {
+    /// Adds regions that the pod must be told about.
+    pub fn add(&mut self, new: Vec<New>) {
+        self.new.extend(new);
+    }
+}
+
 impl Copying {
     /// Writes the blob into its region, or makes the region of its file. Blocking.
     ///

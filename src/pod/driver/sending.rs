@@ -1,6 +1,6 @@
 //! Sends messages to the pod: messages become frames, and frames become bytes on the sockets.
 
-use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
+use std::{collections::BTreeMap, sync::atomic::Ordering};
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -18,7 +18,7 @@ use crate::{
     pod::{
         driver::{
             Driver,
-            in_flight::{Outgoing, Said},
+            in_flight::Said,
             regions::{BlobPlan, Copying, New},
             state::{AskId, Event},
         },
@@ -34,12 +34,12 @@ use crate::{
 
 impl Driver {
     pub(super) fn say(&mut self, message: &Control) {
-        frame::encode(self.lanes.control.out(), 0, &messages::control(message), std::iter::empty());
+        frame::encode(self.lanes.control().out(), 0, &messages::control(message), std::iter::empty());
     }
 
     pub(super) fn say_ping(&mut self) {
-        self.lanes.pings += 1;
-        self.say(&Control::Ping { seq: self.lanes.pings });
+        let seq = self.lanes.next_ping();
+        self.say(&Control::Ping { seq });
     }
     pub(super) fn say_cancel(&mut self, ask: AskId) {
         self.say(&Control::Cancel { ask });
@@ -54,7 +54,7 @@ impl Driver {
     pub(super) fn say_variables(&mut self) {
         let variables = variables::of_pod(&self.spec, self.process.scratch(&self.spec), self.process.has_root());
         let message = messages::control(&Control::Variables { variables: variables.into_iter().collect() });
-        frame::encode(self.lanes.control.out(), 0, &message, std::iter::empty());
+        frame::encode(self.lanes.control().out(), 0, &message, std::iter::empty());
     }
 
     pub(super) fn send_start(&mut self) {
@@ -132,17 +132,17 @@ impl Driver {
             cache,
         }));
         let start = messages::control(&start);
-        if self.lanes.data.is_none() && self.spec.session.as_ref().is_some_and(|session| session.restore.is_some()) {
+        if self.lanes.is_sharing_socket() && self.spec.session.as_ref().is_some_and(|session| session.restore.is_some()) {
             return self.step(Event::Violation("cannot take the checkpoint that it is to begin with: it has no `fds`".into()));
         }
         // The data lane travels with the first byte of this message.
         if let Some(descriptor) = self.process.data_theirs.take() {
-            self.lanes.control.attach(descriptor);
+            self.lanes.control().attach(descriptor);
             if let Some(restored) = self.restored_file() {
-                self.lanes.control.attach(restored);
+                self.lanes.control().attach(restored);
             }
         }
-        frame::encode(self.lanes.control.out(), 0, &start, std::iter::empty());
+        frame::encode(self.lanes.control().out(), 0, &start, std::iter::empty());
     }
 
     /// Sends the asks of a unit as one frame, once its blobs are where the pod finds them. An ask that cannot
@@ -153,7 +153,7 @@ impl Driver {
                 let copies = std::mem::take(&mut plan.copies);
                 // Gigabytes are not copied on the loop that looks after the pod.
                 let copying = (!copies.is_empty()).then(|| certainly(move || Copying::run_all(copies)));
-                self.in_flight.outgoing.push_back(Outgoing { first, plan, copying });
+                self.in_flight.queue(first, plan, copying);
                 self.send_outgoing();
             }
             Err(fault) => self.unsent(first, fault),
@@ -163,46 +163,36 @@ impl Driver {
     /// Sends the units that no longer wait for anything, in order: a pod begins asks in the order of their
     /// numbers.
     fn send_outgoing(&mut self) {
-        while self.in_flight.outgoing.front().is_some_and(|outgoing| outgoing.copying.is_none()) {
-            let Some(outgoing) = self.in_flight.outgoing.pop_front() else { return };
-            self.send_now(outgoing);
+        while let Some((first, plan)) = self.in_flight.next_to_send() {
+            self.send_now(first, plan);
         }
     }
 
     /// The blobs of the first waiting unit are in place, or cannot be put there.
     pub(super) fn copied(&mut self, result: Result<Vec<New>, Fault>) {
-        let Some(outgoing) = self.in_flight.outgoing.front_mut() else { return };
-        outgoing.copying = None;
-        match result {
-            Ok(lent) => outgoing.plan.new.extend(lent),
-            Err(fault) => {
-                if let Some(Outgoing { first, plan, .. }) = self.in_flight.outgoing.pop_front() {
-                    self.regions.undo(&plan);
-                    self.unsent(first, fault);
-                }
-            }
+        if let Some((first, plan, fault)) = self.in_flight.end_copying(result) {
+            self.regions.undo(&plan);
+            self.unsent(first, fault);
         }
         self.send_outgoing();
     }
 
-    fn send_now(&mut self, outgoing: Outgoing) {
-        let Outgoing { first, plan, .. } = outgoing;
-        let Some(asks) = self.in_flight.units.get(&first).map(|running| running.asks) else { return };
-        let wanted = self.in_flight.asks.range(first..first + asks as u64).any(|(_, sent)| sent.ticketed.is_some());
-        if !wanted {
+    fn send_now(&mut self, first: AskId, plan: BlobPlan) {
+        let Some(asks) = self.in_flight.asks_of(first) else { return };
+        if self.in_flight.requests(first).next().is_none() {
             // Everybody left while it was got ready.
             self.regions.undo(&plan);
-            return (first..first + asks as u64).for_each(|ask| self.step(Event::Answer(ask, Said::Nothing)));
+            return asks.for_each(|ask| self.step(Event::Answer(ask, Said::Nothing)));
         }
-        match self.encoded(first, asks, &plan.regions) {
+        match self.encoded(first, &plan.regions) {
             Ok((json, blobs)) => {
                 for New { number, bytes, descriptor } in plan.new {
-                    self.lanes.control.attach(descriptor);
+                    self.lanes.control().attach(descriptor);
                     self.say(&Control::Region { region: number, bytes, write: false });
                 }
                 let blobs = blobs.iter().map(|bytes| &bytes[..]);
                 self.lanes.for_asks().put_ask(|out| frame::encode(out, first, &json, blobs));
-                self.shared.asks.fetch_add(asks as u64, Ordering::Relaxed);
+                self.shared.asks.fetch_add(asks.end - asks.start, Ordering::Relaxed);
                 self.attribute_lines();
             }
             Err(fault) => {
@@ -214,15 +204,16 @@ impl Driver {
 
     /// Ends the asks of an unsent unit with `fault`; the pod is not involved.
     fn unsent(&mut self, first: AskId, fault: Fault) {
-        let Some(asks) = self.in_flight.units.get(&first).map(|running| running.asks) else { return };
-        for ask in first..first + asks as u64 {
-            let answer = match asks {
-                1 => {
+        let Some(asks) = self.in_flight.asks_of(first) else { return };
+        let is_batch = self.in_flight.is_batch(first);
+        for ask in asks {
+            let answer = match is_batch {
+                false => {
                     self.reply(ask, Reply::Fault(fault.clone()));
                     Said::Nothing
                 }
                 // Together they are too much: they go in halves.
-                _ => Said::Answer { result: Err(fault.clone()), whole_batch: true },
+                true => Said::Answer { result: Err(fault.clone()), whole_batch: true },
             };
             self.step(Event::Answer(ask, answer));
         }
@@ -230,7 +221,7 @@ impl Driver {
 
     /// Plans the blobs of a unit: they go into regions if they are large and the pod supports regions.
     fn plan_blobs(&mut self, first: AskId) -> Result<BlobPlan, Fault> {
-        let request = self.in_flight.asks.get(&first).and_then(|sent| sent.ticketed.as_ref()).map(|ticketed| &ticketed.pending.request);
+        let request = self.in_flight.ticketed(first).map(|ticketed| &ticketed.pending.request);
         match request {
             Some(request) if self.features.shares_memory && !request.blobs.is_empty() => self.regions.plan(&request.blobs),
             _ => Ok(BlobPlan::default()),
@@ -238,14 +229,13 @@ impl Driver {
     }
 
     /// The JSON of a unit, and the blobs that go in its frame.
-    fn encoded(&self, first: AskId, asks: usize, regions: &[Option<u64>]) -> Result<(Vec<u8>, Vec<Bytes>), Fault> {
+    fn encoded(&self, first: AskId, regions: &[Option<u64>]) -> Result<(Vec<u8>, Vec<Bytes>), Fault> {
         let now = Instant::now();
-        let asked = self.in_flight.asks.range(first..first + asks as u64);
-        let asked: Vec<_> = asked.filter_map(|(ask, sent)| Some((*ask, &sent.ticketed.as_ref()?.pending.request))).collect();
+        let asked: Vec<_> = self.in_flight.requests(first).collect();
         let Some((_, request)) = asked.first() else { return Err(Fault::new(Code::Internal, "nobody waits for what is sent")) };
         let left = |deadline: Instant| deadline.saturating_duration_since(now).as_millis() as u64;
         let digest = self.spec.recipe.digest().hex();
-        let lever = self.fallback_value(self.in_flight.units.get(&first).map_or(0, |running| running.fallback));
+        let lever = self.fallback_value(self.in_flight.fallback_of(first).unwrap_or(0));
         let (incarnation, operation) = (&self.spec.incarnation, &request.operation);
         let blobs = request.blobs.iter().zip(regions.iter().copied().chain(std::iter::repeat(None)));
         let in_frame: u64 = blobs.clone().filter(|(_, region)| region.is_none()).map(|(blob, _)| blob.size()).sum();
@@ -271,7 +261,7 @@ impl Driver {
     pub(super) fn make_room(&mut self, bytes: u64) {
         match self.regions.room(bytes) {
             Ok(New { number, bytes, descriptor }) => {
-                self.lanes.control.attach(descriptor);
+                self.lanes.control().attach(descriptor);
                 self.say(&Control::Region { region: number, bytes, write: true });
             }
             Err(fault) => self.say(&Control::NoRoom { why: &fault.message }),
@@ -292,8 +282,9 @@ impl Driver {
 
     /// Tells the pod how much of an ask's output was taken.
     pub(super) fn say_credit(&mut self, ask: AskId, chunks: u32) {
-        let Some(sent) = self.in_flight.asks.get_mut(&ask) else { return };
-        sent.owed = sent.owed.saturating_sub(chunks);
+        if !self.in_flight.pay(ask, chunks) {
+            return;
+        }
         if self.features.heeds_credit {
             self.say(&Control::Credit { ask, chunks });
         }
@@ -310,13 +301,8 @@ impl Driver {
             let fault = Fault::io(format!("this machine did not let the host send to a pod of `{name}`, which was ended"), &error);
             self.step(Event::Excess(fault));
         }
-        match (self.lanes.is_backed_up(), self.lanes.backed_up_until) {
-            (true, None) => self.lanes.backed_up_until = Some(Instant::now() + Duration::from_millis(LANE_WAITING_MS)),
-            (false, Some(_)) => {
-                self.lanes.backed_up_until = None;
-                self.resume_reading();
-            }
-            _ => {}
+        if self.lanes.watch_backlog(Instant::now()) {
+            self.resume_reading();
         }
     }
 

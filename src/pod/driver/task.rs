@@ -18,12 +18,12 @@ use super::checkpoints::Checkpoints;
 use super::clocks::Clocks;
 use super::ending::End;
 use super::features::Features;
-use super::in_flight::{InFlight, Running, Said, SentAsk, Which, copied};
-use super::lanes::Lanes;
+use super::in_flight::{InFlight, Said};
+use super::lanes::{Lanes, Which};
 use super::loading::Loading;
 use super::regions::{Lender, Regions};
 use super::state::{Action, AskId, Event, Rules, State, Timer, step};
-use super::waits::{far, readable, wait, writable};
+use super::waits::{far, wait};
 use crate::{
     disk::make,
     model::{
@@ -33,7 +33,6 @@ use crate::{
     pod::{
         pool::{
             ask::Reply,
-            schedule::Served,
             slot::{Slot, Unit},
             watcher::{Mailbox, PodShared, Watcher},
         },
@@ -150,7 +149,7 @@ impl Driver {
         // One timer for all waits. It may ring early, when a wait was put off: then it is set again.
         let mut ring: Pin<Box<Sleep>> = Box::pin(sleep_until(far()));
         while self.state != State::Dead {
-            if self.wants_work || !self.in_flight.report.is_empty() {
+            if self.wants_work || self.in_flight.has_report() {
                 self.turn();
             }
             if std::mem::take(&mut self.is_behind) {
@@ -163,19 +162,19 @@ impl Driver {
                 ring.as_mut().reset(due);
             }
             let lane_open = !self.lanes.is_ended();
-            let (hears_data, hears_control) = (lane_open && self.hears(Which::Data), lane_open && self.hears(Which::Control));
+            let (hears_data, hears_control) = (lane_open && self.lanes.hears(Which::Data), lane_open && self.lanes.hears(Which::Control));
             let pid_known = self.process.pid_known();
             // Not biased: a lane that is always readable must not starve the timer or the end of the process.
             tokio::select! {
-                _ = readable(self.lanes.data.as_ref()), if hears_data => self.read(Which::Data),
-                _ = self.lanes.control.stream().readable(), if hears_control => self.read(Which::Control),
-                _ = std::future::ready(()), if self.lanes.unfinished.any() => {
-                    for which in self.lanes.unfinished.take() {
+                _ = self.lanes.readable(Which::Data), if hears_data => self.read(Which::Data),
+                _ = self.lanes.readable(Which::Control), if hears_control => self.read(Which::Control),
+                _ = std::future::ready(()), if self.lanes.has_unfinished() => {
+                    for which in self.lanes.take_unfinished() {
                         self.read(which);
                     }
                 }
                 mailbox = self.shared.receive() => self.heed(mailbox),
-                result = copied(&mut self.in_flight.outgoing) => self.copied(result),
+                result = self.in_flight.copied() => self.copied(result),
                 group = Sandbox::grouped(&mut self.sandbox.grouping), if self.sandbox.grouping.is_some() => self.grouped(group),
                 _ = pid_known, if self.sandbox.awaits_pid => self.pid_known(),
                 ending = self.process.ended() => {
@@ -183,7 +182,7 @@ impl Driver {
                     self.step(Event::Exited(ending));
                 }
                 kept = Driver::kept(&mut self.checkpoints), if self.keeps() => self.was_kept(kept),
-                _ = writable(&self.lanes.control, self.lanes.data.as_ref()), if self.lanes.has_output() => {}
+                _ = self.lanes.writable(), if self.lanes.has_output() => {}
                 _ = &mut ring => {
                     self.due(Instant::now());
                     ring.as_mut().reset(self.next_due().unwrap_or_else(far));
@@ -202,7 +201,7 @@ impl Driver {
             self.clocks.memory_due = None;
         }
         if let Some(plan) = self.sandbox.plan.take() {
-            self.lanes.control.put_ask(|out| frame::encode(out, 0, &plan, std::iter::empty()));
+            self.lanes.control().put_ask(|out| frame::encode(out, 0, &plan, std::iter::empty()));
         }
     }
 
@@ -244,7 +243,7 @@ impl Driver {
             Action::Fail(ask, fault) => self.reply(ask, Reply::Fault(fault)),
             Action::Grace(unit) => {
                 let until = Instant::now() + Duration::from_millis(CANCEL_GRACE_MS);
-                self.in_flight.units.entry(unit).and_modify(|running| running.grace = Some(until));
+                self.in_flight.begin_grace(unit, until);
             }
             Action::Freed(unit) => self.freed(unit),
             Action::DumpStacks => {
@@ -320,17 +319,17 @@ impl Driver {
     /// Reports ended asks to the pool, and takes as many new ones as there is room for.
     fn turn(&mut self) {
         self.wants_work = false;
-        let returns = std::mem::take(&mut self.in_flight.returns);
+        let returns = self.in_flight.take_returns();
         self.slot.put_back(returns, false);
         if !self.takes_asks() {
-            if !self.in_flight.report.is_empty() {
-                self.slot.report(&mut self.in_flight.report);
+            if self.in_flight.has_report() {
+                self.slot.report(self.in_flight.report());
             }
             return;
         }
-        let ahead = self.features.keeps_page && self.in_flight.units.values().all(|running| running.is_tiny);
+        let ahead = self.features.keeps_page && self.in_flight.are_all_tiny();
         let in_hand = self.in_flight.best_priority();
-        let taken = self.slot.take_work(&mut self.in_flight.report, self.state.units(), in_hand, ahead, &self.shared);
+        let taken = self.slot.take_work(self.in_flight.report(), self.state.units(), in_hand, ahead, &self.shared);
         self.clocks.again = taken.again;
         self.loading.work_waits = taken.waiting.is_some();
         for unit in taken.units {
@@ -353,60 +352,31 @@ impl Driver {
     }
 
     fn begin(&mut self, unit: Unit) {
-        let Unit { asks: mut ticketed, is_tiny } = unit;
-        ticketed.retain(|ticketed| {
-            let wanted = !ticketed.pending.end.is_closed();
-            if !wanted {
-                self.in_flight.report.over.push(ticketed.ticket);
-            }
-            wanted
-        });
-        let Some(operation) = ticketed.first().map(|ticketed| ticketed.pending.request.operation.clone()) else {
+        let (fallback, now) = (self.fallback_for_asks(), Instant::now());
+        let Some((first, asks)) = self.in_flight.begin(unit, fallback, now) else {
             self.wants_work = true;
             return;
         };
-        let (first, asks, now) = (self.in_flight.next_ask, ticketed.len(), Instant::now());
-        self.in_flight.next_ask += asks as u64;
-        for (ask, mut ticketed) in (first..).zip(ticketed) {
-            ticketed.pending.begun += 1;
-            ticketed.pending.ran = true;
-            self.in_flight.asks.insert(ask, SentAsk { ticketed: Some(ticketed), unit: first, heard: now, owed: 0, unread: None });
-        }
-        self.in_flight.units.insert(
-            first,
-            Running { asks, operation, is_tiny, sent: now, fallback: self.fallback_for_asks(), grace: None, split: None, good: 0 },
-        );
-        if self.in_flight.units.len() == 1 {
+        if self.in_flight.units() == 1 {
             self.clocks.listen_anew(now);
             self.clocks.memory_due = self.clocks.memory_due.map(|at| at.min(now + Duration::from_millis(MEMORY_WATCH_MS)));
         }
         self.clocks.idle_at = None;
-        self.shared.in_hand.store(self.in_flight.asks.len(), Ordering::Relaxed);
+        self.shared.in_hand.store(self.in_flight.count(), Ordering::Relaxed);
         self.note_streams();
         self.step(Event::Unit(first, asks));
     }
 
     fn freed(&mut self, unit: AskId) {
-        let Some(running) = self.in_flight.units.remove(&unit) else { return };
-        for ask in unit..unit + running.asks as u64 {
-            self.in_flight.asks.remove(&ask);
-        }
         let now = Instant::now();
-        if running.good > 0 {
-            // One that was sent ahead began when the one before it was over.
-            let service = now - running.sent.max(self.in_flight.last_freed);
-            self.in_flight.report.served.push(Served { operation: running.operation, service, items: running.asks });
+        if !self.in_flight.free(unit, self.rules.concurrency, now) {
+            return;
         }
-        self.in_flight.last_freed = now;
         self.wants_work = true;
         self.note_streams();
-        // One that was sent ahead has its turn, and its clock begins.
-        if let Some(next) = self.in_flight.units.keys().nth(self.rules.concurrency - 1).copied() {
-            self.in_flight.asks.range_mut(next..).take_while(|(_, sent)| sent.unit == next).for_each(|(_, sent)| sent.heard = now);
-        }
-        self.shared.in_hand.store(self.in_flight.asks.len(), Ordering::Relaxed);
+        self.shared.in_hand.store(self.in_flight.count(), Ordering::Relaxed);
         self.attribute_lines();
-        if self.in_flight.units.is_empty() {
+        if self.in_flight.is_empty() {
             self.clocks.idles(now);
             self.report_idle(now);
         }
@@ -417,14 +387,8 @@ impl Driver {
 
     /// Attributes printed lines to the oldest ask, and to its call unless the pod works for several.
     pub(super) fn attribute_lines(&self) {
-        let last = self.in_flight.units.keys().nth(self.rules.concurrency - 1).copied().unwrap_or(AskId::MAX);
-        let mut at_work = self.in_flight.asks.values().filter(|sent| sent.unit <= last);
-        let call = match (at_work.next(), at_work.next()) {
-            // One that has its answer, or went away, is still no other's.
-            (Some(sent), None) => Some(sent.ticketed.as_ref().map_or(0, |ticketed| ticketed.pending.request.events.call())),
-            _ => None,
-        };
-        self.shared.log.attribute_to(self.in_flight.asks.first_key_value().map_or(0, |(ask, _)| *ask), call);
+        let (oldest, call) = self.in_flight.at_work(self.rules.concurrency);
+        self.shared.log.attribute_to(oldest, call);
     }
 
     /// Retires the pod if it has served long enough.

@@ -1,6 +1,4 @@
-//! The waits of the driver's loop: for a lane, and for a slow caller that has room again.
-//!
-//! Each of them may be dropped halfway and started again.
+//! The lengths of the driver's waits.
 
 use std::time::Duration;
 
@@ -8,42 +6,8 @@ use tokio::time::Instant;
 
 use crate::{
     model::limits::{DRAIN_GRACE_MS, KILL_GRACE_MS, POD_START_DEFAULT_MS, STACK_GRACE_MS, TERM_GRACE_MS, UNLOAD_MS},
-    pod::{
-        driver::state::{AskId, Timer},
-        wire::{lane::Lane, messages::Payload},
-    },
+    pod::driver::state::Timer,
 };
-
-/// A chunk that waits for a slow caller; while there is one, the data lane is not read.
-pub struct Undelivered {
-    pub ask: AskId,
-    pub payload: Payload,
-}
-
-pub async fn readable(lane: Option<&Lane>) {
-    match lane {
-        Some(lane) if !lane.is_closed() => {
-            let _ = lane.stream().readable().await;
-        }
-        _ => std::future::pending().await,
-    }
-}
-
-pub async fn writable(control: &Lane, data: Option<&Lane>) {
-    let data = async {
-        match data.filter(|lane| lane.has_output()) {
-            Some(lane) => drop(lane.stream().writable().await),
-            None => std::future::pending().await,
-        }
-    };
-    let control = async {
-        match control.has_output() {
-            true => drop(control.stream().writable().await),
-            false => std::future::pending().await,
-        }
-    };
-    tokio::select! { _ = data => {}, _ = control => {} }
-}
 
 /// The length of a wait of the state machine; `stacks`: whether the pod can print its stacks.
 pub fn wait(timer: Timer, stacks: bool) -> Duration {
