@@ -37,7 +37,7 @@ use crate::{
         },
         process::{leftovers, registry},
         record::dossier::{self, AskInHand, Dossier},
-        sandbox::{egress::Egress, plan, refused},
+        sandbox::{plan, refused},
     },
 };
 
@@ -68,17 +68,16 @@ impl End {
 impl Driver {
     pub(super) async fn finish(mut self) {
         let ending = self.end.ending.unwrap_or(Ending::Code(-1));
-        if let Some(grouping) = self.sandbox.grouping.take() {
-            self.sandbox.group = grouping.await.flatten();
+        if self.sandbox.is_grouping() {
+            self.sandbox.grouped().await;
         }
         // The kernel's way to hold a group to its memory: nobody else would say why.
+        let most = plan::memory_bytes(self.spec.recipe.manifest().pod.as_ref());
         if self.end.blame.is_none()
             && ending == Ending::Signal(SIGKILL)
-            && let Some(group) = &self.sandbox.group
-            && group.memory_events().is_some_and(|kills| kills > 0)
+            && let Some(held) = self.sandbox.killed_for_memory(most)
         {
-            let most = plan::memory_bytes(self.spec.recipe.manifest().pod.as_ref());
-            self.end.blame = Some(over_memory(group.peak().unwrap_or(most), most));
+            self.end.blame = Some(over_memory(held, most));
         }
         // Said or killed for it: it is the same.
         if let Some(fault) = self.end.blame.clone()
@@ -144,7 +143,7 @@ impl Driver {
         });
         // What lives as long as the pod goes before anybody hears of its end: who waits for that finds
         // nothing of it.
-        let (page, scratch, group) = (self.page, self.spec.scratch.clone(), self.sandbox.group.take());
+        let (page, scratch, group) = (self.page, self.spec.scratch.clone(), self.sandbox.take_group());
         let keeps = std::mem::take(&mut self.spec.keeps);
         let _ = certainly(move || {
             // Before the folder in which it lies, which the last pod's end deletes.
@@ -164,7 +163,7 @@ impl Driver {
 
     /// Ends or puts back every ask in hand.
     fn settle_asks(&mut self, ending: Ending, fault: &Fault) {
-        let begun_up_to = if self.features.keeps_page { self.page.begun() } else { AskId::MAX };
+        let begun_up_to = if self.features.keeps_page() { self.page.begun() } else { AskId::MAX };
         let begun = self.in_flight.units_up_to(begun_up_to);
         // One at a time, in order: the ones before the last are done, only their answers were lost with the
         // pod.
@@ -242,7 +241,7 @@ impl Driver {
     fn dossier(&self, ending: Ending) -> Dossier {
         let manifest = self.spec.recipe.manifest();
         let pid = self.shared.pid.load(Ordering::Acquire);
-        let begun_up_to = if self.features.keeps_page { self.page.begun() } else { AskId::MAX };
+        let begun_up_to = if self.features.keeps_page() { self.page.begun() } else { AskId::MAX };
         let asks = self.in_flight.in_hand().map(|(unit, request, running)| AskInHand {
             operation: request.operation.name.clone(),
             running_ms: running.as_millis() as u64,
@@ -320,12 +319,10 @@ impl Driver {
 
     /// Adds the last lines that the pod printed (during `ask`, unless it is 0).
     pub(super) fn with_tail(&self, fault: Fault, ask: AskId) -> Fault {
-        let refused = self.sandbox.egress.as_ref().map(Egress::refusals).filter(|refused| !refused.is_empty());
-        let fault = match refused {
-            Some(refused) if fault.detail.is_null() || fault.detail.is_object() => {
-                // How often in all; the texts are the last few, each once.
-                let count = self.sandbox.egress.as_ref().map_or(0, Egress::refused);
-                fault.with("network_refused", refused).with("network_refusals", count)
+        let fault = match self.sandbox.refusals() {
+            // How often in all; the texts are the last few, each once.
+            Some((texts, count)) if fault.detail.is_null() || fault.detail.is_object() => {
+                fault.with("network_refused", texts).with("network_refusals", count)
             }
             _ => fault,
         };

@@ -17,6 +17,7 @@ use crate::{
         driver::{
             Driver,
             clocks::Silence,
+            features::Features,
             in_flight::Said,
             lanes::Which,
             state::{AskId, Event, State},
@@ -101,22 +102,16 @@ impl Driver {
                     let text = format!("speaks protocol {} to {}, this host speaks {PROTOCOL}", protocol[0], protocol[1]);
                     return self.step(Event::Violation(text));
                 }
-                self.features.shares_memory = ["fds", "regions"].iter().all(|wanted| features.iter().any(|feature| feature == wanted));
-                let has = |wanted: &str| features.iter().any(|feature| feature == wanted);
-                if !has("fds") {
+                let is_runner = matches!(self.spec.recipe.manifest().pod.as_ref().map(|pod| &pod.runtime), Some(Runtime::Python { .. }));
+                self.features = Features::new(&features, is_runner && self.page.path().is_some());
+                if !self.features.takes_descriptors() {
                     self.lanes.share_socket();
                     self.process.data_theirs = None;
                 }
-                // What only the runner can do is not believed of anything else: by a page that nobody writes,
-                // nothing was ever begun.
-                let is_runner = matches!(self.spec.recipe.manifest().pod.as_ref().map(|pod| &pod.runtime), Some(Runtime::Python { .. }));
-                self.features.keeps_page = is_runner && has("page") && self.page.path().is_some();
-                self.features.dumps_stacks = has("stack");
-                self.features.heeds_credit = has("credit");
                 // It will be signalled and measured: a number of somebody else's is none.
                 self.shared.pid.store(self.process.pod_pid(pid).unwrap_or(0), Ordering::Release);
                 match self.process.is_forked() {
-                    true if self.state == (State::Starting { hello: false }) => self.sandbox.awaits_pid = true,
+                    true if self.state == (State::Starting { hello: false }) => self.sandbox.await_pid(),
                     _ => self.step(Event::Hello),
                 }
             }
@@ -135,7 +130,7 @@ impl Driver {
             // An older one may not know of the asks that this one was to tell of.
             FromPod::Pong { seq, asks } if self.lanes.is_last_ping(seq) => self.step(Event::Pong(asks)),
             FromPod::Pong { .. } => {}
-            FromPod::Room { .. } | FromPod::Back { .. } | FromPod::Dropped { .. } if !self.features.shares_memory => {
+            FromPod::Room { .. } | FromPod::Back { .. } | FromPod::Dropped { .. } if !self.features.shares_memory() => {
                 self.step(Event::Violation("spoke of regions, which it cannot have".into()));
             }
             FromPod::Room { bytes } => self.make_room(bytes),
@@ -167,7 +162,7 @@ impl Driver {
                 if let Err(text) = self.found(&mut payload) {
                     return self.step(Event::Violation(format!("sent a chunk with a blob {text}")));
                 }
-                if self.features.heeds_credit && self.in_flight.exceeds_credit(ask, payload.weight()) {
+                if self.features.heeds_credit() && self.in_flight.exceeds_credit(ask, payload.weight()) {
                     return self.step(Event::Violation(format!("sent more chunks of ask {ask} than it was given credit for")));
                 }
                 self.note_progress(ask);
@@ -191,7 +186,7 @@ impl Driver {
     /// The error says what is wrong with one.
     fn found(&mut self, payload: &mut Payload) -> Result<(), String> {
         for (place, blob) in std::mem::take(&mut payload.regions) {
-            if !self.features.shares_memory {
+            if !self.features.shares_memory() {
                 return Err("in a region, which it cannot have".to_owned());
             }
             let store = self.regions.take(blob.region, blob.bytes)?;
@@ -235,16 +230,16 @@ impl Driver {
     fn open_way_out(&mut self, number: i32) -> std::io::Result<()> {
         let listener = self.process.take_from_keeper(number)?;
         let allowed = self.spec.grants.permissions.network.clone();
-        self.sandbox.egress = Some(Egress::serve(listener, allowed, self.spec.recipe.manifest().name.to_string())?);
+        self.sandbox.serve_network(Egress::serve(listener, allowed, self.spec.recipe.manifest().name.to_string())?);
         Ok(())
     }
 
     /// A forked pod has its process number: it gets its control group and its start message.
     pub(super) fn pid_known(&mut self) {
-        self.sandbox.awaits_pid = false;
+        self.sandbox.pid_known();
         let Some(pid) = self.process.pod_pid(0) else { return };
         self.shared.pid.store(pid, Ordering::Release);
-        self.sandbox.grouping = grouped(&self.spec, pid);
+        self.sandbox.begin_grouping(grouped(&self.spec, pid));
         self.step(Event::Hello);
     }
 

@@ -223,7 +223,7 @@ impl Driver {
     fn plan_blobs(&mut self, first: AskId) -> Result<BlobPlan, Fault> {
         let request = self.in_flight.ticketed(first).map(|ticketed| &ticketed.pending.request);
         match request {
-            Some(request) if self.features.shares_memory && !request.blobs.is_empty() => self.regions.plan(&request.blobs),
+            Some(request) if self.features.shares_memory() && !request.blobs.is_empty() => self.regions.plan(&request.blobs),
             _ => Ok(BlobPlan::default()),
         }
     }
@@ -285,7 +285,7 @@ impl Driver {
         if !self.in_flight.pay(ask, chunks) {
             return;
         }
-        if self.features.heeds_credit {
+        if self.features.heeds_credit() {
             self.say(&Control::Credit { ask, chunks });
         }
         self.give_undelivered();

@@ -45,7 +45,6 @@ use crate::{
             vitals,
         },
         record::log,
-        sandbox::cgroup::{Group, cgroups},
         spec::Spec,
         wire::{frame, lane::Lane, messages::Control},
     },
@@ -175,8 +174,8 @@ impl Driver {
                 }
                 mailbox = self.shared.receive() => self.heed(mailbox),
                 result = self.in_flight.copied() => self.copied(result),
-                group = Sandbox::grouped(&mut self.sandbox.grouping), if self.sandbox.grouping.is_some() => self.grouped(group),
-                _ = pid_known, if self.sandbox.awaits_pid => self.pid_known(),
+                _ = self.sandbox.grouped(), if self.sandbox.is_grouping() => self.grouped(),
+                _ = pid_known, if self.sandbox.awaits_pid() => self.pid_known(),
                 ending = self.process.ended() => {
                     self.read_last_words();
                     self.step(Event::Exited(ending));
@@ -193,14 +192,15 @@ impl Driver {
         self.finish().await;
     }
 
-    fn grouped(&mut self, group: Option<Group>) {
-        self.sandbox.group = group;
-        self.shared.in_group.store(self.sandbox.group.is_some() && cgroups().limits_memory(), Ordering::Relaxed);
+    /// The pod's control group is there, or cannot be made.
+    fn grouped(&mut self) {
+        let limits_memory = self.sandbox.limits_memory();
+        self.shared.in_group.store(limits_memory, Ordering::Relaxed);
         // What a forked pod started before it was in its group is outside: it stays watched.
-        if self.sandbox.group.is_some() && cgroups().limits_memory() && !self.process.is_forked() {
+        if limits_memory && !self.process.is_forked() {
             self.clocks.memory_due = None;
         }
-        if let Some(plan) = self.sandbox.plan.take() {
+        if let Some(plan) = self.sandbox.take_plan() {
             self.lanes.control().put_ask(|out| frame::encode(out, 0, &plan, std::iter::empty()));
         }
     }
@@ -248,7 +248,7 @@ impl Driver {
             Action::Freed(unit) => self.freed(unit),
             Action::DumpStacks => {
                 // The pod prints where it hangs; one that cannot would die of the signal.
-                if self.features.dumps_stacks {
+                if self.features.dumps_stacks() {
                     self.process.dump_stacks(self.shared.pid.load(Ordering::Acquire));
                 }
             }
@@ -261,12 +261,10 @@ impl Driver {
             Action::Kill => self.process.kill(),
             Action::KillGroup => {
                 self.process.kill_group();
-                if let Some(group) = &self.sandbox.group {
-                    let _ = group.kill();
-                }
+                self.sandbox.kill_group();
             }
             Action::Arm(Timer::Load) => self.clocks.phase = Some(Instant::now() + self.loading.time_to_load()),
-            Action::Arm(timer) => self.clocks.phase = Some(Instant::now() + wait(timer, self.features.dumps_stacks)),
+            Action::Arm(timer) => self.clocks.phase = Some(Instant::now() + wait(timer, self.features.dumps_stacks())),
             Action::Disarm => self.loading.time_left = self.clocks.phase.take().map(|at| at.saturating_duration_since(Instant::now())),
             // The first reason is the reason; what follows from it is not.
             Action::Blame(fault) => drop(self.end.blame.get_or_insert(fault)),
@@ -327,7 +325,7 @@ impl Driver {
             }
             return;
         }
-        let ahead = self.features.keeps_page && self.in_flight.are_all_tiny();
+        let ahead = self.features.keeps_page() && self.in_flight.are_all_tiny();
         let in_hand = self.in_flight.best_priority();
         let taken = self.slot.take_work(self.in_flight.report(), self.state.units(), in_hand, ahead, &self.shared);
         self.clocks.again = taken.again;
