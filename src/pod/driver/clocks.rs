@@ -146,7 +146,7 @@ impl Driver {
             self.wants_work = true;
         }
         if self.clocks.idle_at.take_if(|at| *at <= now).is_some() {
-            match self.end.leaving || (!self.loading.is_pinned() && self.slot.may_idle_out()) {
+            match self.end.is_leaving() || (!self.loading.is_pinned() && self.slot.may_idle_out()) {
                 true => self.retire(),
                 false => self.clocks.idle_at = Some(now + self.clocks.idle_timeout),
             }

@@ -47,21 +47,51 @@ const SIGKILL: i32 = 9;
 /// The known facts about a pod's end.
 pub(super) struct End {
     /// The pod was asked to leave.
-    pub leaving: bool,
+    leaving: bool,
     /// The pod is being ended by force, or is ended.
-    pub is_terminating: bool,
+    is_terminating: bool,
     /// How its process ended.
-    pub ending: Option<Ending>,
+    ending: Option<Ending>,
     /// Why the pod was ended.
-    pub blame: Option<Fault>,
-    pub logs_ended: Option<oneshot::Receiver<()>>,
+    blame: Option<Fault>,
+    /// Completes when everything that the pod printed is in its log.
+    logs_ended: Option<oneshot::Receiver<()>>,
     /// Notified when nothing of the pod is left.
-    pub over: watch::Sender<bool>,
+    over: watch::Sender<bool>,
 }
 
 impl End {
     pub fn new(logs_ended: oneshot::Receiver<()>, over: watch::Sender<bool>) -> End {
         End { leaving: false, is_terminating: false, ending: None, blame: None, logs_ended: Some(logs_ended), over }
+    }
+
+    /// The pod is asked to leave. Returns true the first time.
+    pub fn leave(&mut self) -> bool {
+        !std::mem::replace(&mut self.leaving, true)
+    }
+
+    pub fn is_leaving(&self) -> bool {
+        self.leaving
+    }
+
+    /// The pod is being ended by force, or is ended. Returns true the first time.
+    pub fn terminate(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_terminating, true)
+    }
+
+    /// Notes why the pod has to end. The first reason is the reason; what follows from it is not.
+    pub fn blame(&mut self, fault: Fault) {
+        self.blame.get_or_insert(fault);
+    }
+
+    /// Whether there is a reason for which the pod has to end.
+    pub fn is_blamed(&self) -> bool {
+        self.blame.is_some()
+    }
+
+    /// Notes how the pod's process ended.
+    pub fn exited(&mut self, ending: Ending) {
+        self.ending = Some(ending);
     }
 }
 
@@ -73,7 +103,7 @@ impl Driver {
         }
         // The kernel's way to hold a group to its memory: nobody else would say why.
         let most = plan::memory_bytes(self.spec.recipe.manifest().pod.as_ref());
-        if self.end.blame.is_none()
+        if !self.end.is_blamed()
             && ending == Ending::Signal(SIGKILL)
             && let Some(held) = self.sandbox.killed_for_memory(most)
         {
@@ -138,7 +168,7 @@ impl Driver {
             },
             was_ready,
             was_useful: self.shared.was_useful.load(Ordering::Relaxed),
-            was_killed_at_start: !was_ready && self.end.blame.is_none() && ending == Ending::Signal(SIGKILL),
+            was_killed_at_start: !was_ready && !self.end.is_blamed() && ending == Ending::Signal(SIGKILL),
             fault,
         });
         // What lives as long as the pod goes before anybody hears of its end: who waits for that finds
@@ -163,8 +193,7 @@ impl Driver {
 
     /// Ends or puts back every ask in hand.
     fn settle_asks(&mut self, ending: Ending, fault: &Fault) {
-        let begun_up_to = if self.features.keeps_page() { self.page.begun() } else { AskId::MAX };
-        let begun = self.in_flight.units_up_to(begun_up_to);
+        let begun = self.in_flight.units_up_to(self.begun_up_to());
         // One at a time, in order: the ones before the last are done, only their answers were lost with the
         // pod.
         let suspects: BTreeSet<AskId> = match self.rules.concurrency {
@@ -201,7 +230,7 @@ impl Driver {
             } else if ticketed.pending.tally.is_poison() {
                 let poison = poison.unwrap_or_else(|| Fault::new(Code::PoisonRequest, "this input ended its pod again and again"));
                 self.end_with(ticketed, poison.with("crash", serde_json::to_value(fault).unwrap_or_default()));
-            } else if ticketed.pending.begun >= ASK_BEGUN_MAX || (self.end.blame.is_some() && ticketed.pending.begun > 1) {
+            } else if ticketed.pending.begun >= ASK_BEGUN_MAX || (self.end.is_blamed() && ticketed.pending.begun > 1) {
                 self.end_with(ticketed, fault.clone());
             } else if is_suspect && is_batch {
                 if how.is_some() {
@@ -218,6 +247,11 @@ impl Driver {
         self.in_flight.forget_units();
         self.slot.put_back(again, false);
         self.slot.put_back(alone, true);
+    }
+
+    /// The last ask that the pod has begun; without a page, all that it was sent counts as begun.
+    fn begun_up_to(&self) -> AskId {
+        if self.features.keeps_page() { self.page.begun() } else { AskId::MAX }
     }
 
     /// Whether the asks in hand may have ended the pod, and how; `None` if the host ended it for its own
@@ -241,7 +275,7 @@ impl Driver {
     fn dossier(&self, ending: Ending) -> Dossier {
         let manifest = self.spec.recipe.manifest();
         let pid = self.shared.pid.load(Ordering::Acquire);
-        let begun_up_to = if self.features.keeps_page() { self.page.begun() } else { AskId::MAX };
+        let begun_up_to = self.begun_up_to();
         let asks = self.in_flight.in_hand().map(|(unit, request, running)| AskInHand {
             operation: request.operation.name.clone(),
             running_ms: running.as_millis() as u64,
@@ -296,7 +330,7 @@ impl Driver {
         };
         // A pod that was ended for a reason tells nothing by how it ended.
         let fault = match ending {
-            _ if self.end.blame.is_some() => fault,
+            _ if self.end.is_blamed() => fault,
             Ending::Signal(signal) => fault.with("signal", signal),
             Ending::Code(code) => fault.with("exit_code", code),
             Ending::NeverBegan => fault,

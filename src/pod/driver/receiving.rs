@@ -266,7 +266,7 @@ impl Driver {
             }
         }
         let torn = self.lanes.is_mid_frame();
-        if torn && self.in_flight.count() > 0 && self.end.blame.is_none() {
+        if torn && self.in_flight.count() > 0 && !self.end.is_blamed() {
             self.shared.log.push("[the pod ended in the middle of a frame]");
         }
     }

@@ -210,7 +210,7 @@ impl Driver {
         let mut actions = std::mem::take(&mut self.actions);
         self.state = step(self.rules, state, event, &mut actions);
         self.shared.show(&self.state);
-        if matches!(self.state, State::Stopping { .. } | State::Dead) && !std::mem::replace(&mut self.end.is_terminating, true) {
+        if matches!(self.state, State::Stopping { .. } | State::Dead) && self.end.terminate() {
             self.slot.report_failing();
         }
         for action in actions.drain(..) {
@@ -266,9 +266,8 @@ impl Driver {
             Action::Arm(Timer::Load) => self.clocks.phase = Some(Instant::now() + self.loading.time_to_load()),
             Action::Arm(timer) => self.clocks.phase = Some(Instant::now() + wait(timer, self.features.dumps_stacks())),
             Action::Disarm => self.loading.time_left = self.clocks.phase.take().map(|at| at.saturating_duration_since(Instant::now())),
-            // The first reason is the reason; what follows from it is not.
-            Action::Blame(fault) => drop(self.end.blame.get_or_insert(fault)),
-            Action::Finish(ending) => self.end.ending = Some(ending),
+            Action::Blame(fault) => self.end.blame(fault),
+            Action::Finish(ending) => self.end.exited(ending),
         }
     }
 
@@ -301,14 +300,14 @@ impl Driver {
             self.retire();
         }
         if mailbox.stop {
-            self.end.leaving = true;
+            self.end.leave();
             self.slot.report_retiring();
             self.step(Event::Stop);
         }
     }
 
     pub(super) fn retire(&mut self) {
-        if !std::mem::replace(&mut self.end.leaving, true) {
+        if self.end.leave() {
             self.slot.report_retiring();
             self.step(Event::Retire);
         }
@@ -343,7 +342,7 @@ impl Driver {
     /// False while the host could not read the pod's messages.
     fn takes_asks(&self) -> bool {
         matches!(self.state, State::Serving(_))
-            && !self.end.leaving
+            && !self.end.is_leaving()
             && !self.loading.yields
             && !self.lanes.is_ended()
             && !self.lanes.asks_wait()
