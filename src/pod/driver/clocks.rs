@@ -26,29 +26,42 @@ use crate::{
 /// The waits of one driver, each with its end.
 pub(super) struct Clocks {
     /// The wait of the state machine.
-    pub phase: Option<Instant>,
+    phase: Option<Instant>,
     /// When the pool has work for this pod again.
-    pub again: Option<Instant>,
-    pub idle_at: Option<Instant>,
-    pub idle_timeout: Duration,
+    again: Option<Instant>,
+    idle_at: Option<Instant>,
+    idle_timeout: Duration,
     /// When its memory is checked next, to end the pod above its limit; never if a control group enforces the
     /// limit from the first process on.
-    pub memory_due: Option<Instant>,
+    memory_due: Option<Instant>,
     memory_looked: Instant,
     recycle: Recycle,
     /// When the pod last said anything.
-    pub heard: Instant,
-    pub silence: Silence,
+    heard: Instant,
+    silence: Silence,
 }
 
 /// Observations of a busy pod that is silent.
 #[derive(Default)]
-pub(super) struct Silence {
+struct Silence {
     /// How often it was inspected since its last message.
-    pub looks: u32,
-    pub cpu: Option<Duration>,
+    looks: u32,
+    cpu: Option<Duration>,
     /// Since when it has used no processor time.
-    pub still_since: Option<Instant>,
+    still_since: Option<Instant>,
+}
+
+impl Silence {
+    /// Notes an inspection that found this much processor time. Returns since when the pod has used none.
+    fn inspect(&mut self, now: Instant, cpu: Option<Duration>) -> Instant {
+        self.looks += 1;
+        let computes = self.cpu.is_none_or(|before| cpu > Some(before));
+        self.cpu = cpu;
+        match computes {
+            true => *self.still_since.insert(now),
+            false => *self.still_since.get_or_insert(now),
+        }
+    }
 }
 
 impl Clocks {
@@ -71,9 +84,68 @@ impl Clocks {
         }
     }
 
+    // The wait of the state machine.
+
+    /// Starts the wait; it replaces the one before.
+    pub fn arm(&mut self, now: Instant, length: Duration) {
+        self.phase = Some(now + length);
+    }
+
+    /// Ends the wait; returns what was left of it.
+    pub fn disarm(&mut self, now: Instant) -> Option<Duration> {
+        self.phase.take().map(|at| at.saturating_duration_since(now))
+    }
+
+    // What the pod says.
+
+    /// The pod sent a message.
+    pub fn note_message(&mut self, now: Instant) {
+        if self.silence.looks > 0 {
+            self.silence = Silence::default();
+        }
+        self.heard = now;
+    }
+
+    /// When the pod last said anything.
+    pub fn last_message(&self) -> Instant {
+        self.heard
+    }
+
     /// Counts the pod's silence from now on.
     pub fn listen_anew(&mut self, now: Instant) {
         (self.heard, self.silence) = (now, Silence::default());
+    }
+
+    /// When a busy, silent pod is inspected next.
+    fn inspects_at(&self) -> Instant {
+        self.heard + Duration::from_millis(PING_MS) * (self.silence.looks + 1)
+    }
+
+    // Work, idleness and age.
+
+    /// The pod has its first ask in hand.
+    pub fn begin_work(&mut self, now: Instant) {
+        self.listen_anew(now);
+        self.memory_due = self.memory_due.map(|at| at.min(now + Duration::from_millis(MEMORY_WATCH_MS)));
+    }
+
+    /// The pod has no ask in hand from now on.
+    pub fn begin_idle(&mut self, now: Instant) {
+        self.idle_at = Some(now + self.idle_timeout);
+    }
+
+    pub fn end_idle(&mut self) {
+        self.idle_at = None;
+    }
+
+    /// The pool has work for this pod at that time, without further notice.
+    pub fn look_for_work_at(&mut self, at: Option<Instant>) {
+        self.again = at;
+    }
+
+    /// The kernel holds the pod to its memory from its first process on.
+    pub fn stop_watching_memory(&mut self) {
+        self.memory_due = None;
     }
 
     /// Whether the pod should be replaced, after so many asks and at that age. `memory`: its memory in bytes,
@@ -93,9 +165,9 @@ impl Clocks {
         many || old || large
     }
 
-    /// The pod has no ask in hand from now on.
-    pub fn idles(&mut self, now: Instant) {
-        self.idle_at = Some(now + self.idle_timeout);
+    /// When the first of these waits ends.
+    fn next_due(&self) -> Option<Instant> {
+        [self.phase, self.again, self.idle_at, self.memory_due].into_iter().flatten().min()
     }
 }
 
@@ -103,17 +175,8 @@ impl Driver {
     /// When the first of all waits ends.
     pub(super) fn next_due(&self) -> Option<Instant> {
         let stalls = self.stalls().map(|(_, at)| at);
-        let speaks = (!self.in_flight.is_empty() && self.lanes.hears(Which::Data)).then(|| self.looks_at());
-        let others = [
-            self.clocks.phase,
-            self.clocks.again,
-            self.clocks.idle_at,
-            self.lanes.next_due(),
-            self.in_flight.next_due(),
-            self.clocks.memory_due,
-            self.loading.keep_until,
-            speaks,
-        ];
+        let speaks = (!self.in_flight.is_empty() && self.lanes.hears(Which::Data)).then(|| self.clocks.inspects_at());
+        let others = [self.clocks.next_due(), self.lanes.next_due(), self.in_flight.next_due(), self.loading.keep_until, speaks];
         others.into_iter().flatten().chain(stalls).min()
     }
 
@@ -122,11 +185,6 @@ impl Driver {
     fn is_ended_unheard(&self, now: Instant) -> bool {
         let pid = self.shared.pid.load(Ordering::Acquire);
         pid != 0 && vitals::identity(pid).is_none() && self.lanes.may_exit_late(now)
-    }
-
-    /// When a busy, silent pod is inspected next.
-    fn looks_at(&self) -> Instant {
-        self.clocks.heard + Duration::from_millis(PING_MS) * (self.clocks.silence.looks + 1)
     }
 
     pub(super) fn due(&mut self, now: Instant) {
@@ -148,7 +206,7 @@ impl Driver {
         if self.clocks.idle_at.take_if(|at| *at <= now).is_some() {
             match self.end.is_leaving() || (!self.loading.is_pinned() && self.slot.may_idle_out()) {
                 true => self.retire(),
-                false => self.clocks.idle_at = Some(now + self.clocks.idle_timeout),
+                false => self.clocks.begin_idle(now),
             }
         }
         if self.loading.keep_until.take_if(|at| *at <= now).is_some() {
@@ -202,20 +260,13 @@ impl Driver {
     /// answers nor computes, it is ended.
     fn listen(&mut self, now: Instant) {
         let serves = matches!(self.state, State::Serving(_) | State::Draining { .. });
-        if self.in_flight.is_empty() || !serves || !self.lanes.hears(Which::Data) || now < self.looks_at() {
+        if self.in_flight.is_empty() || !serves || !self.lanes.hears(Which::Data) || now < self.clocks.inspects_at() {
             return;
         }
-        self.clocks.silence.looks += 1;
+        let still_since = self.clocks.silence.inspect(now, vitals::cpu_time(self.shared.pid.load(Ordering::Acquire)));
         if self.clocks.silence.looks == 1 {
             self.say_ping();
         }
-        let cpu = vitals::cpu_time(self.shared.pid.load(Ordering::Acquire));
-        let computes = self.clocks.silence.cpu.is_none_or(|before| cpu > Some(before));
-        self.clocks.silence.cpu = cpu;
-        let still_since = match computes {
-            true => *self.clocks.silence.still_since.insert(now),
-            false => *self.clocks.silence.still_since.get_or_insert(now),
-        };
         if now - still_since >= Duration::from_millis(SILENCE_MS) {
             let quiet = (now - self.clocks.heard).as_secs();
             let text = format!("the pod said nothing for {quiet} s, did not compute either, and was killed");

@@ -115,7 +115,7 @@ impl Driver {
     /// The pod has started, without models.
     pub(super) fn ask_to_load(&mut self) {
         self.loading.empty_bytes = self.memory().unwrap_or(0);
-        self.clocks.idles(Instant::now());
+        self.clocks.begin_idle(Instant::now());
         self.request_memory();
     }
 
@@ -157,7 +157,8 @@ impl Driver {
                 return self.retire();
             }
             self.loading.gpu = gpu.clone();
-            (self.loading.yields, self.clocks.idle_at) = (false, None);
+            self.loading.yields = false;
+            self.clocks.end_idle();
             self.loading.load_began = Instant::now();
             if let Some(claim) = &mut self.loading.claim {
                 claim.report_loading();
@@ -314,7 +315,7 @@ impl Driver {
     /// The models are released.
     pub(super) fn emptied(&mut self) {
         self.loading.yields = false;
-        self.clocks.idles(Instant::now());
+        self.clocks.begin_idle(Instant::now());
         let Some(claim) = &self.loading.claim else { return self.request_memory() };
         self.loading.awaits_memory = true;
         let back = claim.await_memory_back(self.shared.pid.load(Ordering::Acquire), self.loading.empty_bytes);

@@ -16,7 +16,6 @@ use crate::{
     pod::{
         driver::{
             Driver,
-            clocks::Silence,
             features::Features,
             in_flight::Said,
             lanes::Which,
@@ -71,10 +70,7 @@ impl Driver {
     }
 
     fn heard(&mut self, message: FromPod) {
-        if self.clocks.silence.looks > 0 {
-            self.clocks.silence = Silence::default();
-        }
-        self.clocks.heard = Instant::now();
+        self.clocks.note_message(Instant::now());
         match message {
             // Whatever it was at: what it had in hand ends with that.
             FromPod::Refused { layer, why } if layer == refused::RAN_OUT && self.is_confined() => {
@@ -244,7 +240,7 @@ impl Driver {
     }
 
     fn note_progress(&mut self, ask: AskId) {
-        self.in_flight.heard(ask, self.clocks.heard);
+        self.in_flight.heard(ask, self.clocks.last_message());
     }
 
     /// Reads what the pod sent before it ended: an answer in the socket still counts.

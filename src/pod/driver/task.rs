@@ -28,7 +28,7 @@ use crate::{
     disk::make,
     model::{
         Code, Fault,
-        limits::{CANCEL_GRACE_MS, FRAME_BYTES_MAX, MEMORY_WATCH_MS, POD_FILES},
+        limits::{CANCEL_GRACE_MS, FRAME_BYTES_MAX, POD_FILES},
     },
     pod::{
         pool::{
@@ -198,7 +198,7 @@ impl Driver {
         self.shared.in_group.store(limits_memory, Ordering::Relaxed);
         // What a forked pod started before it was in its group is outside: it stays watched.
         if limits_memory && !self.process.is_forked() {
-            self.clocks.memory_due = None;
+            self.clocks.stop_watching_memory();
         }
         if let Some(plan) = self.sandbox.take_plan() {
             self.lanes.control().put_ask(|out| frame::encode(out, 0, &plan, std::iter::empty()));
@@ -234,7 +234,7 @@ impl Driver {
             Action::Serve => {
                 self.shared.set_ready();
                 self.loaded();
-                self.clocks.idles(Instant::now());
+                self.clocks.begin_idle(Instant::now());
                 self.wants_work = true;
                 self.slot.report_ready();
             }
@@ -263,9 +263,9 @@ impl Driver {
                 self.process.kill_group();
                 self.sandbox.kill_group();
             }
-            Action::Arm(Timer::Load) => self.clocks.phase = Some(Instant::now() + self.loading.time_to_load()),
-            Action::Arm(timer) => self.clocks.phase = Some(Instant::now() + wait(timer, self.features.dumps_stacks())),
-            Action::Disarm => self.loading.time_left = self.clocks.phase.take().map(|at| at.saturating_duration_since(Instant::now())),
+            Action::Arm(Timer::Load) => self.clocks.arm(Instant::now(), self.loading.time_to_load()),
+            Action::Arm(timer) => self.clocks.arm(Instant::now(), wait(timer, self.features.dumps_stacks())),
+            Action::Disarm => self.loading.time_left = self.clocks.disarm(Instant::now()),
             Action::Blame(fault) => self.end.blame(fault),
             Action::Finish(ending) => self.end.exited(ending),
         }
@@ -327,7 +327,7 @@ impl Driver {
         let ahead = self.features.keeps_page() && self.in_flight.are_all_tiny();
         let in_hand = self.in_flight.best_priority();
         let taken = self.slot.take_work(self.in_flight.report(), self.state.units(), in_hand, ahead, &self.shared);
-        self.clocks.again = taken.again;
+        self.clocks.look_for_work_at(taken.again);
         self.loading.work_waits = taken.waiting.is_some();
         for unit in taken.units {
             match self.takes_asks() {
@@ -355,10 +355,9 @@ impl Driver {
             return;
         };
         if self.in_flight.units() == 1 {
-            self.clocks.listen_anew(now);
-            self.clocks.memory_due = self.clocks.memory_due.map(|at| at.min(now + Duration::from_millis(MEMORY_WATCH_MS)));
+            self.clocks.begin_work(now);
         }
-        self.clocks.idle_at = None;
+        self.clocks.end_idle();
         self.shared.in_hand.store(self.in_flight.count(), Ordering::Relaxed);
         self.note_streams();
         self.step(Event::Unit(first, asks));
@@ -374,7 +373,7 @@ impl Driver {
         self.shared.in_hand.store(self.in_flight.count(), Ordering::Relaxed);
         self.attribute_lines();
         if self.in_flight.is_empty() {
-            self.clocks.idles(now);
+            self.clocks.begin_idle(now);
             self.report_idle(now);
         }
         self.want_first_checkpoint();
