@@ -176,7 +176,7 @@ impl Driver {
     pub(super) fn next_due(&self) -> Option<Instant> {
         let stalls = self.stalls().map(|(_, at)| at);
         let speaks = (!self.in_flight.is_empty() && self.lanes.hears(Which::Data)).then(|| self.clocks.inspects_at());
-        let others = [self.clocks.next_due(), self.lanes.next_due(), self.in_flight.next_due(), self.loading.keep_until, speaks];
+        let others = [self.clocks.next_due(), self.lanes.next_due(), self.in_flight.next_due(), self.loading.keep_until(), speaks];
         others.into_iter().flatten().chain(stalls).min()
     }
 
@@ -209,7 +209,7 @@ impl Driver {
                 false => self.clocks.begin_idle(now),
             }
         }
-        if self.loading.keep_until.take_if(|at| *at <= now).is_some() {
+        if self.loading.take_keep_over(now) {
             self.not_kept_alive();
         }
         if self.clocks.memory_due.take_if(|at| *at <= now).is_some() {

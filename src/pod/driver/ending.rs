@@ -136,7 +136,7 @@ impl Driver {
         }
         let mut fault = self.end_fault(ending);
         let mut saved = None;
-        if unwanted && !self.loading.is_refused {
+        if unwanted && !self.loading.is_refused() {
             let dossier = self.dossier(ending);
             // Until the dossier is saved, this log is what is shown: callers know of the end before that.
             self.shared.log.attribute_to(0, None);
@@ -162,7 +162,7 @@ impl Driver {
         self.slot.report_end(state::End {
             why: match unwanted {
                 _ if ending == Ending::NeverBegan => Why::NeverBegan,
-                true if self.loading.is_refused => Why::Refused,
+                true if self.loading.is_refused() => Why::Refused,
                 true => Why::Failed,
                 false => Why::Asked,
             },

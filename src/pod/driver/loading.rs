@@ -33,9 +33,9 @@ pub(super) struct Loading {
     /// `None` if nothing shares out the machine's memory.
     claim: Option<Claim>,
     /// The pod can release its models and stay.
-    pub unloads: bool,
+    unloads: bool,
     /// Another pod is to get its memory: it takes no more asks.
-    pub yields: bool,
+    yields: bool,
     /// It has loaded before.
     loaded_before: bool,
     /// Its models are released; whether their memory is free again is not known yet.
@@ -45,19 +45,19 @@ pub(super) struct Loading {
     /// Loading has begun and not ended.
     is_loading: bool,
     /// There will never be enough memory for it.
-    pub is_refused: bool,
+    is_refused: bool,
     /// Asks wait, for other asks to batch with or for room.
-    pub work_waits: bool,
+    work_waits: bool,
     /// The memory that it held before it loaded, in bytes.
     empty_bytes: u64,
     load_began: Instant,
     /// The rest of its time to start.
-    pub time_left: Option<Duration>,
+    time_left: Option<Duration>,
     /// Its full time to load, for loading again.
     start_timeout: Duration,
     /// How long its models stay loaded without work.
     keep_alive: Option<Duration>,
-    pub keep_until: Option<Instant>,
+    keep_until: Option<Instant>,
     gpu: Option<Gpu>,
     memory_looked: Instant,
     /// The value of the out-of-memory fallback with which it was loaded.
@@ -100,9 +100,95 @@ impl Loading {
         self.claim.as_ref().is_some_and(Claim::is_pinned)
     }
 
+    /// Another pod is to get its memory: it takes no more asks.
+    pub fn is_yielding(&self) -> bool {
+        self.yields
+    }
+
+    /// There will never be enough memory for it.
+    pub fn is_refused(&self) -> bool {
+        self.is_refused
+    }
+
+    /// The pod has said whether it can release its models and stay.
+    pub fn set_unloads(&mut self, unloads: bool) {
+        self.unloads = unloads;
+    }
+
+    /// Whether asks wait, for other asks to batch with or for room.
+    pub fn set_work_waits(&mut self, work_waits: bool) {
+        self.work_waits = work_waits;
+    }
+
+    // Time.
+
+    /// Keeps what is left of the time to start while the pod waits for memory.
+    pub fn set_time_left(&mut self, left: Option<Duration>) {
+        self.time_left = left;
+    }
+
     /// How long loading may take; waiting for memory does not count.
     pub fn time_to_load(&mut self) -> Duration {
         self.time_left.take().filter(|_| !self.loaded_before).unwrap_or(self.start_timeout)
+    }
+
+    /// Until when its models stay loaded without work, if there is such a time.
+    pub fn keep_until(&self) -> Option<Instant> {
+        self.keep_until
+    }
+
+    /// Whether its models stayed loaded without work for as long as they are kept; true once.
+    pub fn take_keep_over(&mut self, now: Instant) -> bool {
+        self.keep_until.take_if(|at| *at <= now).is_some()
+    }
+
+    /// It has no work from now on.
+    fn begin_keep(&mut self, now: Instant) {
+        self.keep_until = self.keep_alive.map(|keep| now + keep);
+    }
+
+    // Loading and releasing.
+
+    /// Memory is granted, on this GPU if it needs one. Returns false if the pod cannot load there: a process
+    /// is bound to the first GPU that it used.
+    fn granted(&mut self, gpu: &Option<Gpu>, now: Instant) -> bool {
+        // By its name: what is in use of it changes.
+        let is_same = gpu.as_ref().map(|gpu| &gpu.id) == self.gpu.as_ref().map(|gpu| &gpu.id);
+        if self.loaded_before && !is_same {
+            return false;
+        }
+        self.gpu = gpu.clone();
+        self.yields = false;
+        self.load_began = now;
+        if let Some(claim) = &mut self.claim {
+            claim.report_loading();
+        }
+        true
+    }
+
+    /// Its models are being loaded from now on, with this value of the out-of-memory fallback.
+    fn begin(&mut self, fallback: usize) {
+        self.is_loading = true;
+        self.fallback = fallback;
+    }
+
+    /// Its models are loaded; the process `pid` holds `memory` bytes.
+    fn loaded(&mut self, pid: u32, memory: Option<u64>, now: Instant) {
+        (self.loaded_before, self.is_loading) = (true, false);
+        self.memory_looked = now;
+        if let Some(claim) = &mut self.claim {
+            claim.report_loaded(pid, memory, now - self.load_began);
+        }
+        self.begin_keep(now);
+    }
+
+    /// Whether the memory that it holds is to be measured again.
+    fn looks_at_memory(&mut self, now: Instant) -> bool {
+        let looks = self.claim.is_some() && now - self.memory_looked >= Duration::from_millis(MEMORY_LOOK_MS);
+        if looks {
+            self.memory_looked = now;
+        }
+        looks
     }
 
     /// Its memory is free, or is about to be.
@@ -151,22 +237,14 @@ impl Driver {
         if let Some(gpu) = &mailbox.memory_grant
             && self.state == State::Empty
         {
-            // A process is bound to the first GPU that it used. By its name: what is in use of it changes.
-            let is_same = gpu.as_ref().map(|gpu| &gpu.id) == self.loading.gpu.as_ref().map(|gpu| &gpu.id);
-            if self.loading.loaded_before && !is_same {
+            if !self.loading.granted(gpu, Instant::now()) {
                 return self.retire();
             }
-            self.loading.gpu = gpu.clone();
-            self.loading.yields = false;
             self.clocks.end_idle();
-            self.loading.load_began = Instant::now();
-            if let Some(claim) = &mut self.loading.claim {
-                claim.report_loading();
-            }
             self.step(Event::MayLoad);
         }
         if mailbox.memory_reclaimed {
-            self.yields();
+            self.yield_memory();
         }
         match mailbox.memory_back {
             Some(true) => {
@@ -221,8 +299,7 @@ impl Driver {
     pub(super) fn say_load(&mut self) {
         let gpu = self.loading.gpu.clone();
         let gpu = gpu.as_ref().map(|gpu| GpuWire { id: &gpu.id, kind: gpu.kind });
-        self.loading.is_loading = true;
-        self.loading.fallback = self.fallback();
+        self.loading.begin(self.fallback());
         let lever = self.fallback_value(self.loading.fallback).cloned();
         let lever = lever.as_ref();
         match self.loading.loaded_before {
@@ -234,15 +311,8 @@ impl Driver {
 
     /// The models are loaded.
     pub(super) fn loaded(&mut self) {
-        let now = Instant::now();
-        (self.loading.loaded_before, self.loading.is_loading) = (true, false);
-        self.loading.memory_looked = now;
         let (pid, memory) = (self.shared.pid.load(Ordering::Acquire), self.memory());
-        let took = now - self.loading.load_began;
-        if let Some(claim) = &mut self.loading.claim {
-            claim.report_loaded(pid, memory, took);
-        }
-        self.loading.keep_until = self.loading.keep_alive.map(|keep| now + keep);
+        self.loading.loaded(pid, memory, Instant::now());
     }
 
     /// Reports the best class of the asks in hand and of those that wait for the pod.
@@ -256,17 +326,15 @@ impl Driver {
 
     /// The pod has no ask in hand any more.
     pub(super) fn report_idle(&mut self, now: Instant) {
-        self.loading.keep_until = self.loading.keep_alive.map(|keep| now + keep);
+        self.loading.begin_keep(now);
         if self.loading.yields {
             return self.release_memory();
         }
-        let looks = now - self.loading.memory_looked >= Duration::from_millis(MEMORY_LOOK_MS);
-        if looks && self.loading.claim.is_some() {
-            self.loading.memory_looked = now;
-            let memory = self.memory();
-            if let (Some(claim), Some(memory)) = (&self.loading.claim, memory) {
-                claim.report_memory(memory);
-            }
+        if self.loading.looks_at_memory(now)
+            && let Some(memory) = self.memory()
+            && let Some(claim) = &self.loading.claim
+        {
+            claim.report_memory(memory);
         }
     }
 
@@ -277,14 +345,14 @@ impl Driver {
             return;
         }
         if self.loading.unloads {
-            self.yields();
+            self.yield_memory();
         } else if self.slot.may_idle_out() {
             self.retire();
         }
     }
 
     /// The pod takes no more asks; other pods of its recipe serve the waiting ones.
-    fn yields(&mut self) {
+    fn yield_memory(&mut self) {
         if matches!(self.state, State::Serving(_)) {
             self.loading.yields = true;
             // A caller that reads slowly must not keep it from others.

@@ -112,7 +112,7 @@ impl Driver {
                 }
             }
             FromPod::Started { unloads } => {
-                self.loading.unloads = unloads;
+                self.loading.set_unloads(unloads);
                 self.step(Event::Started);
             }
             FromPod::Ready => self.step(Event::Ready),

@@ -265,7 +265,7 @@ impl Driver {
             }
             Action::Arm(Timer::Load) => self.clocks.arm(Instant::now(), self.loading.time_to_load()),
             Action::Arm(timer) => self.clocks.arm(Instant::now(), wait(timer, self.features.dumps_stacks())),
-            Action::Disarm => self.loading.time_left = self.clocks.disarm(Instant::now()),
+            Action::Disarm => self.loading.set_time_left(self.clocks.disarm(Instant::now())),
             Action::Blame(fault) => self.end.blame(fault),
             Action::Finish(ending) => self.end.exited(ending),
         }
@@ -328,7 +328,7 @@ impl Driver {
         let in_hand = self.in_flight.best_priority();
         let taken = self.slot.take_work(self.in_flight.report(), self.state.units(), in_hand, ahead, &self.shared);
         self.clocks.look_for_work_at(taken.again);
-        self.loading.work_waits = taken.waiting.is_some();
+        self.loading.set_work_waits(taken.waiting.is_some());
         for unit in taken.units {
             match self.takes_asks() {
                 true => self.begin(unit),
@@ -343,7 +343,7 @@ impl Driver {
     fn takes_asks(&self) -> bool {
         matches!(self.state, State::Serving(_))
             && !self.end.is_leaving()
-            && !self.loading.yields
+            && !self.loading.is_yielding()
             && !self.lanes.is_ended()
             && !self.lanes.asks_wait()
     }
