@@ -36,21 +36,45 @@ pub(super) struct Checkpoints {
     told: bool,
 }
 
-impl Driver {
+impl Checkpoints {
+    /// Whether a piece is being kept.
+    pub fn is_keeping(&self) -> bool {
+        self.keeping.is_some()
+    }
+
     /// Waits for the piece that is being kept. Cancel-safe.
-    pub(super) async fn kept(checkpoints: &mut Checkpoints) -> Result<Option<u64>, Fault> {
-        let kept = match &mut checkpoints.keeping {
+    pub async fn kept(&mut self) -> Result<Option<u64>, Fault> {
+        let kept = match &mut self.keeping {
             Some(keeping) => keeping.await,
             None => pending().await,
         };
-        checkpoints.keeping = None;
+        self.keeping = None;
         kept
     }
 
-    pub(super) fn keeps(&self) -> bool {
-        self.checkpoints.keeping.is_some()
+    /// Counts a request; returns its number.
+    fn request(&mut self) -> u64 {
+        self.due = true;
+        self.seq += 1;
+        self.seq
     }
 
+    /// The number of the last request, if the data lane should carry it now; once per request.
+    fn take_untold(&mut self) -> Option<u64> {
+        if !self.due || self.told {
+            return None;
+        }
+        self.told = true;
+        Some(self.seq)
+    }
+
+    /// The last requested checkpoint has arrived, or will not come.
+    fn answered(&mut self) {
+        (self.due, self.told) = (false, false);
+    }
+}
+
+impl Driver {
     /// The descriptor of the checkpoint to begin with, for the message that names it.
     pub(super) fn restored_file(&mut self) -> Option<OwnedFd> {
         let restore = self.spec.session.as_ref()?.restore.as_ref()?;
@@ -64,9 +88,8 @@ impl Driver {
             let fault = Fault::new(Code::SessionBusy, "the session's pod is ending, or not yet ready");
             return session.keep.none(Some(fault));
         }
-        self.checkpoints.due = true;
-        self.checkpoints.seq += 1;
-        self.say(&Control::Checkpoint { seq: self.checkpoints.seq });
+        let seq = self.checkpoints.request();
+        self.say(&Control::Checkpoint { seq });
         self.tell_between();
     }
 
@@ -82,9 +105,11 @@ impl Driver {
     /// Sends the request on the data lane, the only lane that the pod reads between two asks.
     pub(super) fn tell_between(&mut self) {
         let serves = matches!(self.state, State::Serving(_));
-        if self.checkpoints.due && !self.checkpoints.told && self.in_flight.is_empty() && serves {
-            self.checkpoints.told = true;
-            self.say_on_data(&Control::Give { seq: self.checkpoints.seq });
+        if serves
+            && self.in_flight.is_empty()
+            && let Some(seq) = self.checkpoints.take_untold()
+        {
+            self.say_on_data(&Control::Give { seq });
         }
     }
 
@@ -112,14 +137,14 @@ impl Driver {
         let now = Instant::now();
         self.in_flight.heard_all(now);
         match said {
-            _ if self.checkpoints.keeping.is_some() => self.step(violation("sent more of a checkpoint than it was told to")),
+            _ if self.checkpoints.is_keeping() => self.step(violation("sent more of a checkpoint than it was told to")),
             Checkpoint::Piece { bytes, .. } if bytes.len() > CHECKPOINT_PIECE_BYTES_MAX => {
                 self.step(violation(&format!("sent {} bytes of a checkpoint at once", bytes.len())));
             }
             Checkpoint::Piece { bytes, last, json } => self.checkpoints.keeping = Some(session.keep.piece(bytes, last, json)),
             Checkpoint::None(why) => {
                 session.keep.none(why);
-                self.answered();
+                self.checkpoints.answered();
             }
             Checkpoint::Closed => session.keep.closed(),
         }
@@ -133,7 +158,7 @@ impl Driver {
         };
         self.say(&Control::Kept { number, fault });
         if !matches!(kept, Ok(None)) {
-            self.answered();
+            self.checkpoints.answered();
         }
     }
 
@@ -142,9 +167,5 @@ impl Driver {
         if let Some(session) = self.spec.session.as_ref().filter(|_| self.checkpoints.due) {
             session.keep.none(Some(Fault::new(Code::Crashed, "the session's pod ended before it gave its state")));
         }
-    }
-
-    fn answered(&mut self) {
-        (self.checkpoints.due, self.checkpoints.told) = (false, false);
     }
 }

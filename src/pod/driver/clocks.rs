@@ -277,7 +277,7 @@ impl Driver {
     /// When asks without progress have stalled. An ask can stall only if it promises progress, while it runs,
     /// and while the host reads from its pod.
     fn stalls(&self) -> impl Iterator<Item = (AskId, Instant)> {
-        let turns = if self.lanes.hears(Which::Data) { self.rules.concurrency } else { 0 };
+        let turns = if self.lanes.hears(Which::Data) { self.rules.concurrency() } else { 0 };
         self.in_flight.stalls(turns)
     }
 

@@ -84,7 +84,7 @@ impl Driver {
 
     /// Whether others wait: for a pod while none has room, or in this pod for their turn, or for its memory.
     fn is_crowded(&self) -> bool {
-        self.in_flight.units() > self.rules.concurrency || self.loading.is_yielding() || self.slot.is_crowded()
+        self.in_flight.units() > self.rules.concurrency() || self.loading.is_yielding() || self.slot.is_crowded()
     }
 }
 

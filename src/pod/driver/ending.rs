@@ -196,7 +196,7 @@ impl Driver {
         let begun = self.in_flight.units_up_to(self.begun_up_to());
         // One at a time, in order: the ones before the last are done, only their answers were lost with the
         // pod.
-        let suspects: BTreeSet<AskId> = match self.rules.concurrency {
+        let suspects: BTreeSet<AskId> = match self.rules.concurrency() {
             1 => begun.last().copied().into_iter().collect(),
             _ => begun.iter().copied().collect(),
         };
@@ -238,7 +238,7 @@ impl Driver {
                     ticketed.pending.begun -= 1;
                 }
                 again.push(self.halved(ticketed, ask, unit));
-            } else if is_suspect && self.rules.concurrency > 1 {
+            } else if is_suspect && self.rules.concurrency() > 1 {
                 alone.push(ticketed);
             } else {
                 again.push(ticketed);

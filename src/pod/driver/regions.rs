@@ -43,6 +43,7 @@ use crate::{
         process::holdings::{Holder, Share},
         sandbox::clerk::{self, Clerk},
         spec::Spec,
+        wire::messages::Control,
     },
 };
 
@@ -98,9 +99,17 @@ struct Output {
 
 /// A region that the pod must be told about.
 pub(super) struct New {
-    pub number: u64,
-    pub bytes: u64,
-    pub descriptor: OwnedFd,
+    number: u64,
+    bytes: u64,
+    descriptor: OwnedFd,
+}
+
+impl New {
+    /// The message that tells the pod, and the descriptor that travels with it. `write`: the pod may write
+    /// there.
+    pub fn into_message(self, write: bool) -> (Control<'static>, OwnedFd) {
+        (Control::Region { region: self.number, bytes: self.bytes, write }, self.descriptor)
+    }
 }
 
 /// The preparation of a blob before its ask is sent.
@@ -114,16 +123,30 @@ pub(super) enum Copying {
 /// The destinations of an ask's blobs.
 #[derive(Default)]
 pub(super) struct BlobPlan {
-    /// The region of each blob; `None` for a blob that travels in the frame.
-    pub regions: Vec<Option<u64>>,
-    pub new: Vec<New>,
-    pub copies: Vec<Copying>,
+    regions: Vec<Option<u64>>,
+    new: Vec<New>,
+    copies: Vec<Copying>,
 }
 
 impl BlobPlan {
+    /// The region of each blob; `None` for a blob that travels in the frame.
+    pub fn regions(&self) -> &[Option<u64>] {
+        &self.regions
+    }
+
+    /// Takes the work that puts the blobs in place.
+    pub fn take_copies(&mut self) -> Vec<Copying> {
+        std::mem::take(&mut self.copies)
+    }
+
     /// Adds regions that the pod must be told about.
     pub fn add(&mut self, new: Vec<New>) {
         self.new.extend(new);
+    }
+
+    /// The regions that the pod must be told about before the ask is sent.
+    pub fn into_new(self) -> Vec<New> {
+        self.new
     }
 }
 

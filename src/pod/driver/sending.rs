@@ -124,7 +124,7 @@ impl Driver {
                 models: models.iter().map(|(name, path)| (name.as_str(), path.as_str())).collect(),
                 models_folder: models_folder.as_deref(),
             },
-            concurrency: self.rules.concurrency as u32,
+            concurrency: self.rules.concurrency() as u32,
             warm_up: manifest.pod.as_ref().and_then(|pod| pod.warm_up.as_deref()),
             operations,
             glue: manifest.glue.is_some(),
@@ -150,7 +150,7 @@ impl Driver {
     pub(super) fn send_unit(&mut self, first: AskId) {
         match self.plan_blobs(first) {
             Ok(mut plan) => {
-                let copies = std::mem::take(&mut plan.copies);
+                let copies = plan.take_copies();
                 // Gigabytes are not copied on the loop that looks after the pod.
                 let copying = (!copies.is_empty()).then(|| certainly(move || Copying::run_all(copies)));
                 self.in_flight.queue(first, plan, copying);
@@ -184,12 +184,9 @@ impl Driver {
             self.regions.undo(&plan);
             return asks.for_each(|ask| self.step(Event::Answer(ask, Said::Nothing)));
         }
-        match self.encoded(first, &plan.regions) {
+        match self.encoded(first, plan.regions()) {
             Ok((json, blobs)) => {
-                for New { number, bytes, descriptor } in plan.new {
-                    self.lanes.control().attach(descriptor);
-                    self.say(&Control::Region { region: number, bytes, write: false });
-                }
+                plan.into_new().into_iter().for_each(|new| self.say_region(new, false));
                 let blobs = blobs.iter().map(|bytes| &bytes[..]);
                 self.lanes.for_asks().put_ask(|out| frame::encode(out, first, &json, blobs));
                 self.shared.asks.fetch_add(asks.end - asks.start, Ordering::Relaxed);
@@ -257,13 +254,16 @@ impl Driver {
         Ok((json, blobs.collect::<Result<_, _>>()?))
     }
 
+    fn say_region(&mut self, new: New, write: bool) {
+        let (message, descriptor) = new.into_message(write);
+        self.lanes.control().attach(descriptor);
+        self.say(&message);
+    }
+
     /// The pod wants room for a result.
     pub(super) fn make_room(&mut self, bytes: u64) {
         match self.regions.room(bytes) {
-            Ok(New { number, bytes, descriptor }) => {
-                self.lanes.control().attach(descriptor);
-                self.say(&Control::Region { region: number, bytes, write: true });
-            }
+            Ok(new) => self.say_region(new, true),
             Err(fault) => self.say(&Control::NoRoom { why: &fault.message }),
         }
     }

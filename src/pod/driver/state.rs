@@ -46,8 +46,18 @@ pub enum Ending {
 /// Settings that are fixed for a pod's whole life.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules {
+    concurrency: usize,
+}
+
+impl Rules {
+    pub fn new(concurrency: usize) -> Rules {
+        Rules { concurrency }
+    }
+
     /// Number of units that run at a time; units sent beyond that wait inside the pod, in order.
-    pub concurrency: usize,
+    pub fn concurrency(self) -> usize {
+        self.concurrency
+    }
 }
 
 /// The phase of a pod's life.

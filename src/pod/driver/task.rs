@@ -113,7 +113,7 @@ pub fn spawn(mut spec: Spec, slot: Slot, family: Option<&Family>) -> Result<Watc
     let loading = Loading::new(&mut spec, &shared);
     let regions = Regions::new(Arc::downgrade(&shared), Some(Lender::of(&spec)), holder);
     let driver = Driver {
-        rules: Rules { concurrency: pod.map_or(1, |pod| pod.concurrency as usize) },
+        rules: Rules::new(pod.map_or(1, |pod| pod.concurrency as usize)),
         clocks: Clocks::new(now, pod, spec.session.is_some()),
         spec,
         process,
@@ -180,7 +180,7 @@ impl Driver {
                     self.read_last_words();
                     self.step(Event::Exited(ending));
                 }
-                kept = Driver::kept(&mut self.checkpoints), if self.keeps() => self.was_kept(kept),
+                kept = self.checkpoints.kept(), if self.checkpoints.is_keeping() => self.was_kept(kept),
                 _ = self.lanes.writable(), if self.lanes.has_output() => {}
                 _ = &mut ring => {
                     self.due(Instant::now());
@@ -365,7 +365,7 @@ impl Driver {
 
     fn freed(&mut self, unit: AskId) {
         let now = Instant::now();
-        if !self.in_flight.free(unit, self.rules.concurrency, now) {
+        if !self.in_flight.free(unit, self.rules.concurrency(), now) {
             return;
         }
         self.wants_work = true;
@@ -383,7 +383,7 @@ impl Driver {
 
     /// Attributes printed lines to the oldest ask, and to its call unless the pod works for several.
     pub(super) fn attribute_lines(&self) {
-        let (oldest, call) = self.in_flight.at_work(self.rules.concurrency);
+        let (oldest, call) = self.in_flight.at_work(self.rules.concurrency());
         self.shared.log.attribute_to(oldest, call);
     }
 
