@@ -4,7 +4,7 @@
 //! 2. When others wait, the host keeps the slow caller's chunks, so that the pod can finish.
 //! 3. When the host keeps too many chunks, the slow call ends.
 
-use std::{path::PathBuf, sync::atomic::Ordering, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use tokio::time::Instant;
 
@@ -23,11 +23,6 @@ use crate::{
 };
 
 impl Driver {
-    /// Tells the pool whether this pod has a stream; the pool tells only such pods that others wait.
-    pub(super) fn note_streams(&self) {
-        self.shared.streams.store(self.in_flight.has_streams(), Ordering::Release);
-    }
-
     /// Gives credit on behalf of callers that are behind, if others wait for this pod.
     pub(super) fn make_way(&mut self) {
         for ask in self.in_flight.ids() {

@@ -10,8 +10,8 @@
 //!   checkpoints.rs  task.rs   acts: sending.rs to the pod, answering.rs to callers, ending.rs at the end
 //! ```
 //!
-//! `lanes.rs`, `in_flight.rs`, `clocks.rs`, `bounds.rs`, `regions.rs` and `ending.rs` each own a part of what
-//! is known.
+//! `lanes.rs`, `in_flight.rs`, `regions.rs`, `loading.rs`, `checkpoints.rs`, `clocks.rs`, `features.rs`,
+//! `bounds.rs` and `ending.rs` each own a part of what is known. Other files use the methods of that part.
 
 mod answering;
 mod bounds;

@@ -358,8 +358,7 @@ impl Driver {
             self.clocks.begin_work(now);
         }
         self.clocks.end_idle();
-        self.shared.in_hand.store(self.in_flight.count(), Ordering::Relaxed);
-        self.note_streams();
+        self.show_in_flight();
         self.step(Event::Unit(first, asks));
     }
 
@@ -369,8 +368,7 @@ impl Driver {
             return;
         }
         self.wants_work = true;
-        self.note_streams();
-        self.shared.in_hand.store(self.in_flight.count(), Ordering::Relaxed);
+        self.show_in_flight();
         self.attribute_lines();
         if self.in_flight.is_empty() {
             self.clocks.begin_idle(now);
@@ -379,6 +377,13 @@ impl Driver {
         self.want_first_checkpoint();
         self.tell_between();
         self.recycle(now);
+    }
+
+    /// Shows others how many asks are in hand, and whether one of them streams. The pool tells only pods with
+    /// a stream that others wait.
+    fn show_in_flight(&self) {
+        self.shared.in_hand.store(self.in_flight.count(), Ordering::Relaxed);
+        self.shared.streams.store(self.in_flight.has_streams(), Ordering::Release);
     }
 
     /// Attributes printed lines to the oldest ask, and to its call unless the pod works for several.
