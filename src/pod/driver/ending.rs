@@ -26,7 +26,6 @@ use crate::{
         driver::{
             Driver,
             clocks::over_memory,
-            in_flight::Left,
             loading::loads_less,
             state::{AskId, Ending},
         },
@@ -202,7 +201,8 @@ impl Driver {
         };
         let how = self.how(ending);
         let (mut again, mut alone) = (self.in_flight.take_returns(), Vec::new());
-        for Left { ask, unit, mut ticketed } in self.in_flight.take_all() {
+        for (ask, mut ticketed) in self.in_flight.take_all() {
+            let unit = self.in_flight.unit_of(ask).unwrap_or(ask);
             let is_suspect = suspects.contains(&unit);
             let is_batch = self.in_flight.is_batch(unit);
             // Alone at work there, so that it was this input; or one of several, of which nobody knows which

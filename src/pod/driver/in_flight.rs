@@ -51,8 +51,6 @@ pub(super) struct InFlight {
 struct SentAsk {
     /// `None` once its caller has its outcome.
     ticketed: Option<TicketedAsk>,
-    /// Its unit: the number of the unit's first ask.
-    unit: AskId,
     /// When it last sent progress or a chunk, or was begun.
     heard: Instant,
     /// Weight of the chunks that it sent and its caller has not taken yet.
@@ -100,13 +98,6 @@ pub(super) enum Said {
     Nothing,
 }
 
-/// An ask of a pod that is over, with the unit in which it was sent.
-pub(super) struct Left {
-    pub ask: AskId,
-    pub unit: AskId,
-    pub ticketed: TicketedAsk,
-}
-
 impl InFlight {
     pub fn new(now: Instant) -> InFlight {
         InFlight {
@@ -148,7 +139,8 @@ impl InFlight {
 
     /// The unit of this ask: the number of the unit's first ask.
     pub fn unit_of(&self, ask: AskId) -> Option<AskId> {
-        self.asks.get(&ask).map(|sent| sent.unit)
+        let (unit, running) = self.units.range(..=ask).next_back()?;
+        (ask < unit + running.asks as u64).then_some(*unit)
     }
 
     /// The highest priority among the asks in hand.
@@ -159,11 +151,10 @@ impl InFlight {
     /// The number of the oldest ask (0: none), and the call that the pod works for, if it works for one ask
     /// alone.
     pub fn at_work(&self, concurrency: usize) -> (AskId, Option<usize>) {
-        let last = self.units.keys().nth(concurrency - 1).copied().unwrap_or(AskId::MAX);
-        let mut at_work = self.asks.values().filter(|sent| sent.unit <= last);
+        let mut at_work = self.asks_of_first(concurrency);
         let call = match (at_work.next(), at_work.next()) {
             // One that has its answer, or went away, is still no other's.
-            (Some(sent), None) => Some(sent.ticketed.as_ref().map_or(0, |ticketed| ticketed.pending.request.events.call())),
+            (Some((_, sent)), None) => Some(sent.ticketed.as_ref().map_or(0, |ticketed| ticketed.pending.request.events.call())),
             _ => None,
         };
         (self.asks.first_key_value().map_or(0, |(ask, _)| *ask), call)
@@ -184,6 +175,12 @@ impl InFlight {
     /// The numbers of a unit's asks.
     pub fn asks_of(&self, unit: AskId) -> Option<Range<AskId>> {
         self.units.get(&unit).map(|running| unit..unit + running.asks as u64)
+    }
+
+    /// The asks of the first `units` units.
+    fn asks_of_first(&self, units: usize) -> impl Iterator<Item = (AskId, &SentAsk)> {
+        let end = self.units.iter().take(units).next_back().map_or(0, |(unit, running)| unit + running.asks as u64);
+        self.asks.range(..end).map(|(ask, sent)| (*ask, sent))
     }
 
     pub fn is_batch(&self, unit: AskId) -> bool {
@@ -216,10 +213,8 @@ impl InFlight {
 
     /// The asks in hand whose callers still wait: each with its unit, its request and how long its unit runs.
     pub fn in_hand(&self) -> impl Iterator<Item = (AskId, &Request, Duration)> {
-        self.asks.values().filter_map(|sent| {
-            let request = &sent.ticketed.as_ref()?.pending.request;
-            Some((sent.unit, request, self.units.get(&sent.unit)?.sent.elapsed()))
-        })
+        let units = self.units.iter();
+        units.flat_map(|(unit, running)| self.requests(*unit).map(|(_, request)| (*unit, request, running.sent.elapsed())))
     }
 
     // Coming and going.
@@ -241,7 +236,7 @@ impl InFlight {
         for (ask, mut ticketed) in (first..).zip(ticketed) {
             ticketed.pending.begun += 1;
             ticketed.pending.ran = true;
-            self.asks.insert(ask, SentAsk { ticketed: Some(ticketed), unit: first, heard: now, owed: 0, unread: None });
+            self.asks.insert(ask, SentAsk { ticketed: Some(ticketed), heard: now, owed: 0, unread: None });
         }
         self.units.insert(first, Running { asks, operation, is_tiny, sent: now, fallback, grace: None, split: None, good: 0 });
         Some((first, asks))
@@ -260,8 +255,9 @@ impl InFlight {
             self.report.served.push(Served { operation: running.operation, service, items: running.asks });
         }
         self.last_freed = now;
-        if let Some(next) = self.units.keys().nth(concurrency - 1).copied() {
-            self.asks.range_mut(next..).take_while(|(_, sent)| sent.unit == next).for_each(|(_, sent)| sent.heard = now);
+        let next = self.units.keys().nth(concurrency - 1);
+        if let Some(asks) = next.and_then(|next| self.asks_of(*next)) {
+            self.asks.range_mut(asks).for_each(|(_, sent)| sent.heard = now);
         }
         true
     }
@@ -280,9 +276,8 @@ impl InFlight {
 
     /// The pod is over: takes every ask whose caller still waits, in order. Its units stay known until
     /// [`InFlight::forget_units`].
-    pub fn take_all(&mut self) -> Vec<Left> {
-        let asks = std::mem::take(&mut self.asks);
-        asks.into_iter().filter_map(|(ask, sent)| Some(Left { ask, unit: sent.unit, ticketed: sent.ticketed? })).collect()
+    pub fn take_all(&mut self) -> Vec<(AskId, TicketedAsk)> {
+        std::mem::take(&mut self.asks).into_iter().filter_map(|(ask, sent)| Some((ask, sent.ticketed?))).collect()
     }
 
     pub fn forget_units(&mut self) {
@@ -319,13 +314,13 @@ impl InFlight {
 
     /// Counts a result. `has_suspects`: the pool suspects inputs, so that it is told that this one is none.
     pub fn count_result(&mut self, ask: AskId, has_suspects: bool) {
-        let Some(sent) = self.asks.get(&ask) else { return };
-        if let Some(running) = self.units.get_mut(&sent.unit) {
+        if let Some(running) = self.unit_of(ask).and_then(|unit| self.units.get_mut(&unit)) {
             running.good += 1;
         }
         self.report.good += 1;
-        if let Some(ticketed) = sent.ticketed.as_ref().filter(|_| has_suspects) {
-            self.report.cleared.push(ask::digest(&ticketed.pending.request));
+        if has_suspects && let Some(ticketed) = self.ticketed(ask) {
+            let digest = ask::digest(&ticketed.pending.request);
+            self.report.cleared.push(digest);
         }
     }
 
@@ -367,10 +362,9 @@ impl InFlight {
     /// When asks of the first `turns` units have stalled. An ask can stall only if it promises progress, and
     /// while it runs.
     pub fn stalls(&self, turns: usize) -> impl Iterator<Item = (AskId, Instant)> {
-        let last = self.units.keys().take(turns).next_back().copied().unwrap_or(0);
-        self.asks.iter().take_while(move |(_, sent)| sent.unit <= last).filter_map(|(ask, sent)| {
+        self.asks_of_first(turns).filter_map(|(ask, sent)| {
             let interval_ms = sent.ticketed.as_ref()?.pending.request.operation.progress_interval_ms?;
-            Some((*ask, sent.heard + Duration::from_millis(interval_ms)))
+            Some((ask, sent.heard + Duration::from_millis(interval_ms)))
         })
     }
 
