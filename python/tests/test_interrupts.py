@@ -1,8 +1,8 @@
 """Interrupts that an author's code sets up may come at any moment: each caller still has one outcome, in
 whole frames.
 
-Signal handlers that raise, and exceptions that threads set in other threads, come thousands of times, wherever
-the pod's code is at that moment.
+Signal handlers that raise, and exceptions that threads set in other threads, come thousands of times,
+wherever the pod's code is at that moment.
 """
 
 import os

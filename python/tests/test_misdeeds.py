@@ -1,8 +1,8 @@
 """A table of misdeeds that recipes commit by accident or on purpose: the pod lives, each caller has one
 outcome, and the next caller is not affected.
 
-Each misdeed is a few lines of a method, and ends with an output or with the named fault. After each one a clean
-call finds the state of before.
+Each misdeed is a few lines of a method, and ends with an output or with the named fault. After each one a
+clean call finds the state of before.
 """
 
 import unittest

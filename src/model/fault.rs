@@ -305,8 +305,8 @@ impl Fault {
         }
     }
 
-    /// The fault of something that is shutting down, `host` or `server`; `what` says what it no longer does, as
-    /// in `takes no more calls`.
+    /// The fault of something that is shutting down, `host` or `server`; `what` says what it no longer does,
+    /// as in `takes no more calls`.
     pub(crate) fn ending(of: &str, what: &str) -> Fault {
         Fault::new(Code::ShuttingDown, format!("the {of} is ending and {what}")).hint("call again when it was started anew")
     }
