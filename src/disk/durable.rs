@@ -73,6 +73,26 @@ pub fn make_private_folder(folder: &Path) -> Result<(), Fault> {
     made(folder, make::PRIVATE_FOLDER)
 }
 
+/// [`make::own_folder`], readable by others.
+pub fn make_own_folder(folder: &Path) -> Result<(), Fault> {
+    is_made(folder, make::own_folder(folder, make::FOLDER))
+}
+
+/// [`make::own_folder`] for its owner alone.
+pub fn make_own_private_folder(folder: &Path) -> Result<(), Fault> {
+    is_made(folder, make::own_folder(folder, make::PRIVATE_FOLDER))
+}
+
 fn made(folder: &Path, mode: u32) -> Result<(), Fault> {
-    make::folder(folder, mode).map_err(|error| Fault::io(format!("making the folder {}", folder.display()), &error))
+    is_made(folder, make::folder(folder, mode))
+}
+
+fn is_made(folder: &Path, made: io::Result<()>) -> Result<(), Fault> {
+    made.map_err(|error| {
+        let fault = Fault::io(format!("making the folder {}", folder.display()), &error);
+        match error.kind() {
+            io::ErrorKind::NotADirectory => fault.hint(format!("delete or move what is at {}, and Hob makes the folder", folder.display())),
+            _ => fault,
+        }
+    })
 }

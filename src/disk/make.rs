@@ -32,6 +32,18 @@ pub fn folder(path: &Path, mode: u32) -> io::Result<()> {
     }
 }
 
+/// [`folder`], for a folder in which Hob deletes what it finds, or whose mode it sets: what is there must be
+/// a folder itself. A link could lead to anybody's files.
+///
+/// Errors: `NotADirectory` for a link.
+pub fn own_folder(path: &Path, mode: u32) -> io::Result<()> {
+    folder(path, mode)?;
+    match fs::symlink_metadata(path)?.is_dir() {
+        true => Ok(()),
+        false => Err(io::Error::new(io::ErrorKind::NotADirectory, "there is a link, wanted a folder itself")),
+    }
+}
+
 fn make_one(path: &Path, mode: u32) -> io::Result<()> {
     match new_folder(path, mode) {
         // What keeps it from being looked at is the reason then, and not that it is there.

@@ -5,7 +5,7 @@
 //!   umask.
 //! - `durable.rs`: files that survive a power cut whole.
 //! - `lock.rs`: the one type that holds a lock between processes.
-//! - `look.rs`: whether a path exists.
+//! - `look.rs`: what is at a path, and whether an error tells something about a file.
 //! - `owner.rs`: who may write to Hob's folders, checked at each start.
 //! - `threads.rs`: blocking work, on threads where nothing waits for it.
 //!

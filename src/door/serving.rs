@@ -248,7 +248,7 @@ fn audience(home: &Home, rules: &ServeRules) -> Audience {
 pub(super) fn alone(home: &Home) -> Result<Held, Fault> {
     let (folder, path) = (home.serve(), home.serve_lock());
     let failed = |what: &str, error: &std::io::Error| Fault::io(format!("{what} {}", folder.display()), error);
-    durable::make_private_folder(&folder)?;
+    durable::make_own_private_folder(&folder)?;
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).map_err(|error| failed("closing the folder", &error))?;
     let held = open::open_to_write(&path).and_then(lock::try_exclusive).map_err(|error| failed("locking in", &error))?;
     let Some(held) = held else {

@@ -17,7 +17,7 @@ use std::{
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::{
-    disk::make,
+    disk::{look, make},
     model::{Code, Fault, limits::SOCKET_PATH_BYTES_MAX},
 };
 
@@ -70,17 +70,27 @@ pub async fn listen(path: &Path) -> Result<Listening, Fault> {
             let fault = Fault::new(Code::Usage, format!("{} is there already and is no socket", path.display()));
             return Err(fault.hint("name a path where nothing lies, or delete what lies there"));
         }
-        Ok(_) if connect(path).await.is_ok() => {
-            return Err(Fault::new(Code::AlreadyServing, format!("another program listens at {}", path.display()))
-                .hint("end it first, or name another path"));
-        }
-        _ => {}
+        // Only a refused connection shows that nobody listens: a busy server, one of another kind, or one of
+        // another user has other answers.
+        Ok(_) => match connect(path).await {
+            Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => {}
+            Ok(_) => {
+                return Err(Fault::new(Code::AlreadyServing, format!("another program listens at {}", path.display()))
+                    .hint("end it first, or name another path"));
+            }
+            Err(error) => {
+                return Err(Fault::io(format!("finding out whether another program listens at {}", path.display()), &error)
+                    .hint("end it first, or name another path"));
+            }
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(Fault::io(format!("listening at {}", path.display()), &error)),
     }
     let above = match path.parent() {
         Some(above) if !above.as_os_str().is_empty() => above,
         _ => Path::new("."),
     };
-    if !above.is_dir() {
+    if !look::is_folder(above)? {
         let fault = Fault::new(Code::Usage, format!("listening at {}: there is no folder {}", path.display(), above.display()));
         return Err(fault.hint("make the folder, or name a path in one that is there"));
     }
@@ -124,6 +134,12 @@ mod tests {
             assert_eq!(listen(&path).await.err().unwrap().code, Code::AlreadyServing);
             drop(listening);
             assert_eq!(fs::read_dir(folder).unwrap().filter(|entry| entry.as_ref().unwrap().path() != long).count(), 0);
+            // A living one of another kind.
+            let theirs = std::os::unix::net::UnixDatagram::bind(reachable(&path).unwrap().0);
+            if theirs.is_ok() {
+                assert_eq!(listen(&path).await.err().unwrap().code, Code::Io);
+                fs::remove_file(&path).expect("it is left there");
+            }
             fs::write(&path, "mine").unwrap();
             assert_eq!(listen(&path).await.err().unwrap().code, Code::Usage);
             assert_eq!(fs::read(&path).unwrap(), b"mine");

@@ -51,7 +51,8 @@ impl HostState {
         recipe: &Arc<Verified>,
         pinned: Option<EnvironmentPin>,
     ) -> Result<(Program, Option<Environment>), Fault> {
-        let environment = match pinned.and_then(|pin| environment::open(&self.home, pin.digest)) {
+        let pinned = pinned.map(|pin| environment::open(&self.home, pin.digest)).transpose()?.flatten();
+        let environment = match pinned {
             Some(environment) => Some(environment),
             None => self.build_environment(recipe, Existing::Trust).await?,
         };

@@ -131,13 +131,13 @@ impl Sessions {
             let spec = manifest.pod.as_ref().and_then(|pod| pod.session.as_ref());
             let spec =
                 spec.ok_or_else(|| Fault::new(Code::Usage, format!("`{name}` keeps no sessions: its manifest has no `[pod.session]`")))?;
-            let mut all = disk::all(&home);
+            let mut all = disk::all(&home)?;
             // Sessions whose time is over make room.
-            let over: Vec<Found> = all.extract_if(.., |found| found.is_over(disk::now_ms()) && !found.live).collect();
+            let over: Vec<Found> = all.found.extract_if(.., |found| found.is_over(disk::now_ms()) && !found.live).collect();
             over.into_iter().for_each(delete);
-            match all.iter().position(|found| found.record.identity == identity) {
+            match all.found.iter().position(|found| found.record.identity == identity) {
                 Some(at) => {
-                    let mut session = all.remove(at).take()?;
+                    let mut session = all.found.remove(at).take()?;
                     match session.restore(version) {
                         Ok(_) => {}
                         Err(fault) => {
@@ -152,10 +152,10 @@ impl Sessions {
                     session.declare(version, spec)?;
                     Ok(session)
                 }
-                None => match disk::damaged_of(&home, &identity) {
+                None => match disk::damaged_of(&home, &identity)? {
                     // The name belongs to a damaged session, which nobody can restore.
                     Some(damaged) => Err(damaged.fault()),
-                    None if may_make => disk::Session::make(&home, identity, version.clone(), spec, &all),
+                    None if may_make => disk::Session::make(&home, identity, version.clone(), spec, &all.whole()?),
                     None => Err(not_found(&identity)),
                 },
             }
@@ -257,7 +257,7 @@ async fn sweep(home: &Home) -> Result<(), Fault> {
     let home = home.clone();
     blocking(move || {
         let now = disk::now_ms();
-        disk::all(&home).into_iter().filter(|found| !found.live && found.is_over(now)).for_each(delete);
+        disk::all(&home)?.found.into_iter().filter(|found| !found.live && found.is_over(now)).for_each(delete);
         Ok(())
     })
     .await
@@ -267,7 +267,7 @@ impl Host {
     /// All sessions of this home, including those of other hosts.
     pub async fn sessions(&self) -> Result<Vec<SessionStatus>, Fault> {
         let home = self.0.home.clone();
-        let (found, damaged) = blocking(move || Ok((disk::all(&home), disk::damaged(&home)))).await?;
+        let (found, damaged) = blocking(move || Ok((disk::all(&home)?.whole()?, disk::damaged(&home)?))).await?;
         let status = |found: Found| {
             let live = self.0.sessions.get(&found.record.identity);
             shown(&found, live.as_deref())
@@ -346,11 +346,11 @@ impl Host {
         let (word, home, name) = (self.settled(recipe).await?, self.0.home.clone(), name.to_owned());
         let damaged = blocking(move || {
             Ok(match &word {
-                RecipeRef::Name(recipe) => disk::damaged_of(&home, &Identity { recipe: recipe.to_string(), folder: None, name }),
+                RecipeRef::Name(recipe) => disk::damaged_of(&home, &Identity { recipe: recipe.to_string(), folder: None, name })?,
                 RecipeRef::Folder(folder) => {
                     let folder = folder.canonicalize().unwrap_or_else(|_| folder.clone());
                     let is_it = |identity: &Identity| identity.name == name && identity.folder.as_ref() == Some(&folder);
-                    disk::damaged(&home).into_iter().find(|damaged| damaged.identity.as_ref().is_some_and(is_it))
+                    disk::damaged(&home)?.into_iter().find(|damaged| damaged.identity.as_ref().is_some_and(is_it))
                 }
                 // `settled` replaced capabilities above.
                 RecipeRef::Capability(_) => None,
@@ -377,8 +377,11 @@ impl Host {
                 let identity = &found.record.identity;
                 identity.name == name && identity.folder == folder && (folder.is_some() || identity.recipe == word.to_string())
             };
-            let found = disk::all(&home).into_iter().find(is_it).map(|found| found.record.identity);
-            found.ok_or_else(|| not_found(&Identity { recipe: word.to_string(), folder, name: name.clone() }))
+            let all = disk::all(&home)?;
+            match all.found.iter().find(|found| is_it(found)) {
+                Some(found) => Ok(found.record.identity.clone()),
+                None => all.whole().and(Err(not_found(&Identity { recipe: word.to_string(), folder, name: name.clone() }))),
+            }
         })
         .await
     }
@@ -386,8 +389,11 @@ impl Host {
     async fn found(&self, identity: &Identity) -> Result<Found, Fault> {
         let (home, wanted) = (self.0.home.clone(), identity.clone());
         blocking(move || {
-            let found = disk::all(&home).into_iter().find(|found| found.record.identity == wanted);
-            found.ok_or_else(|| not_found(&wanted))
+            let mut all = disk::all(&home)?;
+            match all.found.iter().position(|found| found.record.identity == wanted) {
+                Some(at) => Ok(all.found.swap_remove(at)),
+                None => all.whole().and(Err(not_found(&wanted))),
+            }
         })
         .await
     }

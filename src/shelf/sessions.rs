@@ -30,7 +30,7 @@ use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
 use crate::{
-    disk::{lock, make, open},
+    disk::{lock, look, make, open},
     model::{
         Code, Digest, Fault, Hint, Home, act, hint,
         limits::{CHECKPOINT_BYTES_MAX, CHECKPOINTS_KEPT, FAULT_MESSAGE_BYTES_MAX, SESSION_FILE_BYTES_MAX, SESSIONS_MAX},
@@ -165,26 +165,63 @@ pub fn lock_path(home: &Home) -> PathBuf {
     home.locks().join("sessions")
 }
 
-/// All sessions of a home whose records can be read; [`damaged`] returns the others. Blocking.
-pub fn all(home: &Home) -> Vec<Found> {
-    let mut found: Vec<Found> = folders(home).filter_map(|folder| read(folder).ok()).collect();
-    found.sort_by_key(|found| found.record.made_ms);
-    found
+/// The sessions of a home whose records are whole, oldest first; [`damaged`] returns those that are not.
+#[derive(Debug)]
+pub struct All {
+    pub found: Vec<Found>,
+    /// Why a session is in neither list: the system did not read its record.
+    unread: Option<Fault>,
 }
 
-/// The sessions of a home whose records cannot be read although they had calls or checkpoints. Blocking.
-pub fn damaged(home: &Home) -> Vec<Damaged> {
-    folders(home).filter_map(|folder| Damaged::at(folder, None)).collect()
+impl All {
+    /// The sessions, if every record was read. Also to be called before a session is said to be missing.
+    ///
+    /// Errors: `io` of a record that was not read.
+    pub fn whole(self) -> Result<Vec<Found>, Fault> {
+        self.unread.map_or(Ok(self.found), Err)
+    }
 }
 
-/// The session of this identity, if its record cannot be read and it had calls or checkpoints. Blocking.
-pub fn damaged_of(home: &Home, identity: &Identity) -> Option<Damaged> {
+/// All sessions of a home. Blocking.
+///
+/// Errors: `io` if the folder of sessions cannot be read.
+pub fn all(home: &Home) -> Result<All, Fault> {
+    let mut all = All { found: Vec::new(), unread: None };
+    for folder in folders(home)? {
+        match read(folder) {
+            Ok(found) => all.found.push(found),
+            Err(fault) if is_of_the_record(&fault) => {}
+            Err(fault) => all.unread = all.unread.or(Some(fault)),
+        }
+    }
+    all.found.sort_by_key(|found| found.record.made_ms);
+    Ok(all)
+}
+
+/// Whether a fault of reading a record tells that the record is damaged, and not that it was not read.
+fn is_of_the_record(fault: &Fault) -> bool {
+    matches!(fault.code, Code::StateUnreadable | Code::TooLarge)
+}
+
+/// The sessions of a home whose records are damaged although they had calls or checkpoints. A session that
+/// the system did not read is left out; [`all`] reports it. Blocking.
+///
+/// Errors: `io` if the folder of sessions cannot be read.
+pub fn damaged(home: &Home) -> Result<Vec<Damaged>, Fault> {
+    Ok(folders(home)?.into_iter().filter_map(|folder| Damaged::at(folder, None).ok()?).collect())
+}
+
+/// The session of this identity, if its record is damaged and it had calls or checkpoints. Blocking.
+///
+/// Errors: `io` if it cannot be read.
+pub fn damaged_of(home: &Home, identity: &Identity) -> Result<Option<Damaged>, Fault> {
     Damaged::at(home.sessions().join(identity.folder_name()), Some(identity))
 }
 
-fn folders(home: &Home) -> impl Iterator<Item = PathBuf> {
-    let paths = fs::read_dir(home.sessions()).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
-    paths.filter(|path| path.is_dir() && !path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(NEW.as_bytes())))
+fn folders(home: &Home) -> Result<Vec<PathBuf>, Fault> {
+    let mut folders = look::entries(&home.sessions())?;
+    folders.retain(|path| path.is_dir() && !path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(NEW.as_bytes())));
+    Ok(folders)
 }
 
 /// A session whose record cannot be read. It is lost, and its name is not reused until the session is closed.
@@ -203,25 +240,29 @@ pub struct Damaged {
 }
 
 impl Damaged {
-    fn at(folder: PathBuf, identity: Option<&Identity>) -> Option<Damaged> {
-        Damaged::any_at(folder, identity).filter(|damaged| damaged.calls > 0 || damaged.checkpoints > 0)
+    fn at(folder: PathBuf, identity: Option<&Identity>) -> Result<Option<Damaged>, Fault> {
+        Ok(Damaged::any_at(folder, identity)?.filter(|damaged| damaged.calls > 0 || damaged.checkpoints > 0))
     }
 
-    fn any_at(folder: PathBuf, identity: Option<&Identity>) -> Option<Damaged> {
-        if !folder.is_dir() {
-            return None;
+    fn any_at(folder: PathBuf, identity: Option<&Identity>) -> Result<Option<Damaged>, Fault> {
+        if !look::is_folder(&folder)? {
+            return Ok(None);
         }
-        let why = record(&folder).err()?.message;
-        let (calls, used_ms) = counted(&folder);
-        let names = fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
-        let checkpoints = names.filter(|name| name.as_encoded_bytes().ends_with(b".checkpoint")).count();
+        let why = match record(&folder) {
+            Ok(_) => return Ok(None),
+            Err(fault) if is_of_the_record(&fault) => fault.message,
+            Err(fault) => return Err(fault),
+        };
+        let (calls, used_ms) = counted(&folder)?;
+        let checkpoints =
+            look::entries(&folder)?.iter().filter(|path| path.as_os_str().as_encoded_bytes().ends_with(b".checkpoint")).count();
         let identity = identity.cloned().or_else(|| {
             let text = durable::read(&folder.join(IDENTITY), SESSION_FILE_BYTES_MAX).ok()??;
             let identity: Identity = serde_json::from_slice(&text).ok()?;
             is_of(&folder, &identity).then_some(identity)
         });
         let live = is_held(&folder);
-        Some(Damaged { identity, calls, used_ms, live, checkpoints, why, folder })
+        Ok(Some(Damaged { identity, calls, used_ms, live, checkpoints, why, folder }))
     }
 
     /// The folder's own name.
@@ -266,7 +307,7 @@ impl Damaged {
 
 fn read(folder: PathBuf) -> Result<Found, Fault> {
     let record = record(&folder)?;
-    let (calls, used_ms) = counted(&folder);
+    let (calls, used_ms) = counted(&folder)?;
     let used_ms = used_ms.max(record.made_ms);
     // Checked through a separate descriptor, which holds the lock only as long as it takes to see that no
     // other process does.
@@ -299,11 +340,17 @@ fn is_of(folder: &Path, identity: &Identity) -> bool {
     name.len() != 64 || name == identity.folder_name()
 }
 
-fn counted(folder: &Path) -> (u64, u64) {
-    let text = durable::read(&folder.join(CALLS), 64).ok().flatten().unwrap_or_default();
+/// Calls that ended well, and the last use in milliseconds since 1970; zeros if nothing was counted.
+///
+/// Errors: `io` if the file cannot be read.
+fn counted(folder: &Path) -> Result<(u64, u64), Fault> {
+    let text = match durable::read(&folder.join(CALLS), 64) {
+        Err(fault) if fault.code != Code::TooLarge => return Err(fault),
+        text => text.ok().flatten().unwrap_or_default(),
+    };
     let text = String::from_utf8_lossy(&text);
     let mut numbers = text.split_whitespace().map(|number| number.parse().unwrap_or(0));
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+    Ok((numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)))
 }
 
 impl Found {
@@ -375,7 +422,7 @@ impl Session {
             }
         }
         // A damaged session with a call or a checkpoint was reported as such before; this one had neither.
-        if let Some(damaged) = Damaged::any_at(place.clone(), Some(&identity)) {
+        if let Some(damaged) = Damaged::any_at(place.clone(), Some(&identity))? {
             damaged.delete()?;
         }
         let folder = make::temporary_folder(&above, NEW, 12).map_err(failed)?;
@@ -398,7 +445,7 @@ impl Session {
     fn at(folder: PathBuf, record: Record, lock: Held) -> Result<Session, Fault> {
         let path = folder.join(CALLS);
         let counter = open::open_to_write(&path).map_err(|error| Fault::io(format!("opening {}", path.display()), &error))?;
-        let calls = counted(&folder).0;
+        let calls = counted(&folder)?.0;
         let session = Session { folder, record, calls, counter, half: None, _lock: lock };
         session.sweep();
         Ok(session)
@@ -435,7 +482,8 @@ impl Session {
 
     /// The newest intact checkpoint that `version` can read; `None` if there never was a checkpoint.
     ///
-    /// Errors: `session_lost`, which says what is left.
+    /// Errors: `session_lost`, which says what is left; `io` if a checkpoint cannot be read: it may be
+    /// intact.
     pub fn restore(&self, version: &Version) -> Result<Option<Restore>, Fault> {
         let Identity { recipe, name, .. } = &self.record.identity;
         if self.record.checkpoints.is_empty() {
@@ -471,7 +519,7 @@ impl Session {
                     .with("checkpoint", serde_json::json!(kept.status))
                     .with("checkpoint_version", given.to_string()));
             }
-            match self.open(kept) {
+            match self.open(kept)? {
                 Ok(file) => return Ok(Some(Restore { file, kept: kept.clone(), damaged })),
                 Err(why) => {
                     tracing::warn!("checkpoint {} of the session `{name}` of `{recipe}` is damaged: {why}", kept.status.number);
@@ -495,8 +543,11 @@ impl Session {
         Some(String::from_utf8_lossy(&why).into_owned())
     }
 
-    /// Opens a checkpoint and compares its bytes with their digest.
-    fn open(&self, kept: &Kept) -> Result<File, String> {
+    /// Opens a checkpoint and compares its bytes with their digest. The inner error says what is damaged, for
+    /// people.
+    ///
+    /// Errors: `io` if it cannot be read.
+    fn open(&self, kept: &Kept) -> Result<Result<File, String>, Fault> {
         let compared = || -> io::Result<Option<File>> {
             let mut file = open::open_of(&self.path(kept.status.number), kept.status.bytes)?;
             let (found, _) = files::digest_of(&mut file)?;
@@ -504,7 +555,12 @@ impl Session {
             file.rewind()?;
             Ok((found == kept.sha256).then_some(file))
         };
-        compared().map_err(|error| error.to_string())?.ok_or_else(|| format!("its {} bytes are not what was kept", kept.status.bytes))
+        match compared() {
+            Ok(Some(file)) => Ok(Ok(file)),
+            Ok(None) => Ok(Err(format!("its {} bytes are not what was kept", kept.status.bytes))),
+            Err(error) if look::is_about_the_file(&error) => Ok(Err(error.to_string())),
+            Err(error) => Err(Fault::io(format!("reading {}", self.path(kept.status.number).display()), &error)),
+        }
     }
 
     /// Writes one piece of a checkpoint to the disk; the `last` piece makes the checkpoint permanent.

@@ -1,9 +1,9 @@
-"""What a machine has run out of, or does not allow, at each system call of a call, an install and a server:
-one after the other fails.
+"""What a machine has run out of, or does not allow, at each system call of a call, a session's call, an install
+and a server: one after the other fails.
 
     python3 tests/injected/run.py [SCENARIO ...] [--each N] [--share N] [--seed N] [--only CALL[:ERROR[:NTH]]] [--glue FILE]
 
-A scenario (`call`, `add`, `serve`) is run once as it is, to count the system calls of all its processes. Then
+A scenario (`call`, `session`, `add`, `serve`) is run once as it is, to count the system calls of all its processes. Then
 for each pair of call and error that could have come of it, it is run with that error at the first such call,
 at the last and at N (20) more that chance chooses; `--share` takes so many of all these runs. The seed is
 printed.
@@ -48,6 +48,21 @@ python = ">=3.9"
 summary = "Runs"
 input = {{}}
 output = {{}}
+"""
+COUNTER = """\
+class Subject:
+    def __init__(self):
+        self.count = 0
+
+    def run(self, input):
+        self.count += 1
+        return self.count
+
+    def checkpoint(self):
+        return {"count": self.count}
+
+    def restore(self, data):
+        self.count = data["count"]
 """
 POD = "class Subject:\n    def run(self, input):\n        return input\n"
 
@@ -122,6 +137,40 @@ class Call(Scenario):
 
     def right(self, found):
         return found["stdout"] == '{"a":1}\n'
+
+
+class Session(Scenario):
+    """A call in a session of a recipe folder: its state is restored, counted up and kept. Whatever fails, the
+    state that was kept before is there for the next call."""
+
+    def prepare(self):
+        (self.folder / "tmp").mkdir()
+        self.template.mkdir()
+        manifest = self.recipe / "recipe.toml"
+        text = manifest.read_text().replace("\n[operations.run]\n", "\n[pod.session]\nmode = \"exclusive\"\n\n[operations.run]\nsession = true\n")
+        manifest.write_text(text)
+        (self.recipe / "pod/subject.py").write_text(COUNTER)
+        shutil.rmtree(self.recipe / "cases")
+        wrong = self.counted(self.template, (1,))
+        if wrong:
+            raise SystemExit(f"the first call of the session: {wrong}")
+
+    def words(self):
+        return "call", str(self.recipe), "run", "{}", "--session", "a"
+
+    def counted(self, home, wanted):
+        exit, stdout, stderr = self.hob(home, *self.words())
+        return None if exit == 0 and stdout in [f"{count}\n" for count in wanted] else f"{exit}: {stdout}{stderr}"
+
+    def run(self, home, wanted):
+        return self.traced(home, wanted, self.words())
+
+    def again(self, home):
+        # The call before may have failed, or its state may not have been kept.
+        return self.counted(home, (2, 3))
+
+    def right(self, found):
+        return found["stdout"] == "2\n"
 
 
 class Add(Scenario):
@@ -210,7 +259,7 @@ class Serve(Add):
         return True
 
 
-SCENARIOS = {"call": Call, "add": Add, "serve": Serve}
+SCENARIOS = {"call": Call, "session": Session, "add": Add, "serve": Serve}
 
 
 def write_recipe(folder, glue):

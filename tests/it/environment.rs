@@ -158,13 +158,22 @@ async fn an_environment_holds_what_its_lock_says_and_is_read_only() {
     assert_eq!(std::os::unix::fs::MetadataExt::nlink(&fs::metadata(environment.site_packages.join("six.py")).unwrap()), 1);
 
     environment::verify(&home, environment.digest).unwrap();
-    assert_eq!(environment::open(&home, environment.digest).unwrap().site_packages, environment.site_packages);
+    assert_eq!(environment::open(&home, environment.digest).unwrap().unwrap().site_packages, environment.site_packages);
     assert_eq!(environment::all(&home).unwrap(), [environment.digest]);
+    // One whose lock cannot be had is not said to be missing, which would have it built anew under its users.
+    let lock = home.locks().join(format!("environment-{}.lock", environment.digest.short()));
+    let aside = lock.with_extension("aside");
+    fs::rename(&lock, &aside).unwrap();
+    fs::create_dir(&lock).unwrap();
+    let fault = environment::open(&home, environment.digest).unwrap_err();
+    assert!(fault.code == Code::Io && fault.message.contains(".lock"), "{fault:?}");
+    fs::remove_dir(&lock).unwrap();
+    fs::rename(&aside, &lock).unwrap();
     assert!(!environment::remove(&home, environment.digest).unwrap(), "deleted under its user");
     let digest = environment.digest;
     drop(environment);
     assert!(environment::remove(&home, digest).unwrap());
-    assert!(environment::open(&home, digest).is_none());
+    assert!(environment::open(&home, digest).unwrap().is_none());
     assert_eq!(fs::read_dir(home.environments()).unwrap().count(), 0);
 }
 
@@ -385,7 +394,7 @@ async fn variables_of_the_caller_do_not_change_what_is_built() {
         .status()
         .unwrap();
     assert!(built.success());
-    let environment = environment::open(&home, environment::all(&home).unwrap()[0]).unwrap();
+    let environment = environment::open(&home, environment::all(&home).unwrap()[0]).unwrap().unwrap();
     assert!(runs(&environment, "import six"));
     assert_eq!(std::os::unix::fs::MetadataExt::nlink(&fs::metadata(environment.site_packages.join("six.py")).unwrap()), 1);
 }

@@ -1,4 +1,4 @@
-"""System calls for which Python has no function; nothing here makes decisions.
+"""System calls for which Python has no function, or one that loses their error. It decides nothing.
 
 `mounts` and `lockdown` use them in an order that matters. This module only knows a call's number, and turns
 its failure into an OSError that names the call. Linux only.
@@ -6,6 +6,7 @@ its failure into an OSError that names the call. Linux only.
 
 import ctypes
 import os
+import stat
 
 NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = 0x00020000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000
 MS_BIND, MS_REC, MS_PRIVATE, MS_SLAVE, MS_SHARED = 0x1000, 0x4000, 0x40000, 0x80000, 0x100000
@@ -34,6 +35,22 @@ def _checked(what, result):
         number = ctypes.get_errno()
         raise OSError(number, f"{what}: {os.strerror(number)}")
     return result
+
+
+def make_folders(path):
+    """Makes a folder and the missing ones above it; what is there stays. Unlike os.makedirs, it raises the
+    error of a look that the system refused, and not that the folder exists."""
+    try:
+        os.mkdir(path)
+    except FileNotFoundError:
+        above = os.path.dirname(path)
+        if above in ("", path):
+            raise
+        make_folders(above)
+        os.mkdir(path)
+    except FileExistsError:
+        if not stat.S_ISDIR(os.stat(path).st_mode):
+            raise
 
 
 def prctl(option, a=0, b=0, c=0, d=0):

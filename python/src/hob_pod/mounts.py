@@ -95,10 +95,10 @@ def build(view, base=None):
     # other pod has.
     kernel.mount("hob:" + "/".join(base.split("/")[-2:]), base, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=0755,size=1m")
     for path, target in view["links"].items():
-        os.makedirs(os.path.dirname(base + path), exist_ok=True)
+        kernel.make_folders(os.path.dirname(base + path))
         os.symlink(target, base + path)
     for path, text in [*view["files"].items(), (NOTHING, "")]:
-        os.makedirs(os.path.dirname(base + path), exist_ok=True)
+        kernel.make_folders(os.path.dirname(base + path))
         with open(base + path, "w") as file:
             file.write(text)
     os.close(os.open(base + CLOSED, os.O_CREAT | os.O_CLOEXEC, 0))
@@ -110,10 +110,10 @@ def build(view, base=None):
     for name, how, what in sorted(outer, key=lambda entry: entry[0].count("/")):
         path = placed(name, moved)
         if name in moved and not os.path.islink(base + name):
-            os.makedirs(os.path.dirname(base + name), exist_ok=True)
+            kernel.make_folders(os.path.dirname(base + name))
             os.symlink(path, base + name)
         if how == "private":
-            os.makedirs(base + path, exist_ok=True)
+            kernel.make_folders(base + path)
             options = f"mode={'1777' if path in ('/tmp', '/dev/shm') else '0700'},size={what},nr_inodes={_inodes(what)}"
             kernel.mount("hob", base + path, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, options)
             continue
@@ -204,9 +204,9 @@ def _attach(base, path, tree):
     place = base + path
     # By descriptor, because a mount made by now may hide its old place.
     if _is_folder(tree):
-        os.makedirs(place, exist_ok=True)
+        kernel.make_folders(place)
     else:
-        os.makedirs(os.path.dirname(place), exist_ok=True)
+        kernel.make_folders(os.path.dirname(place))
         if not os.path.exists(place):
             os.close(os.open(place, os.O_CREAT | os.O_CLOEXEC, 0o644))
     kernel.attach_tree(tree, place)

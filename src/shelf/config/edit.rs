@@ -229,14 +229,27 @@ impl Edit {
         files::can_be_read(&path, text.len(), limits::CONFIG_BYTES_MAX)?;
         let mode = mode(&path, &config);
         durable::make_folder(self.home.config())?;
+        let path = behind_link(path)?;
         let write = || -> io::Result<NamedTempFile> {
-            let mut file = make::temporary(self.home.config(), ".half-", mode)?;
+            let mut file = make::temporary(path.parent().unwrap_or(self.home.config()), ".half-", mode)?;
             file.write_all(text.as_bytes())?;
             file.as_file().sync_all()?;
             Ok(file)
         };
         let file = write().map_err(|error| Fault::io(format!("writing {}", path.display()), &error))?;
         Ok(Prepared { file, path })
+    }
+}
+
+/// The file that is to be replaced: where a link leads, so that the link stays.
+///
+/// Errors: `io`, also for a link that leads nowhere.
+fn behind_link(path: PathBuf) -> Result<PathBuf, Fault> {
+    match std::fs::symlink_metadata(&path) {
+        Ok(found) if found.is_symlink() => std::fs::canonicalize(&path).map_err(|error| {
+            Fault::io(format!("following the link {}", path.display()), &error).hint("let it lead to a file, or delete it")
+        }),
+        _ => Ok(path),
     }
 }
 

@@ -90,37 +90,60 @@ pub fn digest(lock: &Lock, python: &Python, uv: &Uv) -> Digest {
     Digest::finish(hasher)
 }
 
-/// The environment with this digest, if it exists, was made in the current way, and its interpreter still
-/// exists. Starts no process.
-pub fn open(home: &Home, digest: Digest) -> Option<Environment> {
+/// The environment with this digest; `None` unless it exists, was made in the current way, and its
+/// interpreter still exists. Starts no process.
+///
+/// Errors: `io` if the system did not look: the environment may be whole then.
+pub fn open(home: &Home, digest: Digest) -> Result<Option<Environment>, Fault> {
     // The lock is taken before the look: nothing seen after this can be deleted any more.
-    let in_use = locks::try_share(&use_lock(home, digest)).ok()??;
+    let Some(in_use) = locks::try_share(&use_lock(home, digest))? else { return Ok(None) };
     let folder = home.environments().join(digest.hex());
-    is_of_today(home, digest).then_some(())?;
+    if !is_of_today(home, digest)? {
+        return Ok(None);
+    }
     let python = folder.join("bin/python");
     // The link that the build made; an interpreter that was removed from the machine makes the environment
     // useless.
-    let interpreter = fs::read_link(&python).ok().filter(|path| path.is_absolute() && path.is_file() && !path.starts_with(&folder))?;
-    let site_packages = site_packages(&folder)?;
-    Some(Environment { digest, folder, interpreter, python, site_packages, _in_use: Arc::new(in_use) })
+    let interpreter = match fs::read_link(&python) {
+        Ok(path) => path,
+        // Nothing, or no link.
+        Err(error) if look::is_about_the_file(&error) || error.kind() == io::ErrorKind::InvalidInput => return Ok(None),
+        Err(error) => return Err(Fault::io(format!("looking at {}", python.display()), &error)),
+    };
+    if !interpreter.is_absolute() || interpreter.starts_with(&folder) || !look::is_file(&interpreter)? {
+        return Ok(None);
+    }
+    let Some(site_packages) = site_packages(&folder)? else { return Ok(None) };
+    Ok(Some(Environment { digest, folder, interpreter, python, site_packages, _in_use: Arc::new(in_use) }))
 }
 
 /// Whether the record of an environment begins with the current format's first line.
-fn is_of_today(home: &Home, digest: Digest) -> bool {
+///
+/// Errors: `io` if it cannot be read.
+fn is_of_today(home: &Home, digest: Digest) -> Result<bool, Fault> {
     let wanted = format!("{WAY}\n");
     let mut found = vec![0; wanted.len()];
-    let read = open::open(&record_file(home, digest)).and_then(|mut file| io::Read::read_exact(&mut file, &mut found));
-    read.is_ok() && found == wanted.as_bytes()
+    let path = record_file(home, digest);
+    match open::open(&path).and_then(|mut file| io::Read::read_exact(&mut file, &mut found)) {
+        Ok(()) => Ok(found == wanted.as_bytes()),
+        Err(error) if look::is_about_the_file(&error) => Ok(false),
+        Err(error) => Err(Fault::io(format!("reading {}", path.display()), &error)),
+    }
 }
 
 fn use_lock(home: &Home, digest: Digest) -> PathBuf {
     home.locks().join(format!("environment-{}.lock", digest.short()))
 }
 
-fn site_packages(folder: &Path) -> Option<PathBuf> {
+fn site_packages(folder: &Path) -> Result<Option<PathBuf>, Fault> {
     // Wheels may add other folders there, but no second one with packages (`inert.rs`).
-    let mut found = fs::read_dir(folder.join("lib")).ok()?.filter_map(|entry| Some(entry.ok()?.path().join("site-packages")));
-    found.find(|path| path.is_dir())
+    for entry in look::entries(&folder.join("lib"))? {
+        let packages = entry.join("site-packages");
+        if look::is_folder(&packages)? {
+            return Ok(Some(packages));
+        }
+    }
+    Ok(None)
 }
 
 /// Digests of all environments on this machine.
@@ -164,11 +187,11 @@ pub async fn ensure(home: &Home, tools: &Tools, wanted: &Wanted<'_>, progress: &
     let lock = Lock::parse(lock, what)?;
     let uv = uv::find(home, tools, python, progress).await?;
     let digest = digest(&lock, python, &uv);
-    if let Some(environment) = open(home, digest) {
+    if let Some(environment) = open(home, digest)? {
         return adopt(home, environment, existing).await;
     }
     let _held = locks::acquire(&build_lock(home, digest), "building the same environment", progress).await?;
-    if let Some(environment) = open(home, digest) {
+    if let Some(environment) = open(home, digest)? {
         return adopt(home, environment, existing).await;
     }
     let _turn = locks::turn(&home.locks(), "environments", limits::ENVIRONMENT_BUILDS_MAX, limits::ENVIRONMENT_TURN_MS, progress).await?;
@@ -181,7 +204,7 @@ pub async fn ensure(home: &Home, tools: &Tools, wanted: &Wanted<'_>, progress: &
     let built = build.run(&lock, digest).await;
     progress.step(Step::Finished { label });
     built?;
-    open(home, digest).ok_or_else(|| Fault::new(Code::EnvironmentFailed, "the environment that was built cannot be opened"))
+    open(home, digest)?.ok_or_else(|| Fault::new(Code::EnvironmentFailed, "the environment that was built cannot be opened"))
 }
 
 /// The lock that the builder of an environment holds.
@@ -235,7 +258,7 @@ pub fn verify(home: &Home, digest: Digest) -> Result<(), Fault> {
         return Err(altered(digest, format!("{} is missing", folder.display())));
     }
     let kept = read_record(home, digest)?;
-    if !is_of_today(home, digest) {
+    if !is_of_today(home, digest)? {
         let text = format!("environment {} was built by another version of Hob, and is not used any more", digest.short());
         return Err(Fault::new(Code::ShelfAltered, text)
             .hint(hint![

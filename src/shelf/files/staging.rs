@@ -34,7 +34,7 @@ impl Staging {
 
     /// [`Staging::new`] below another folder.
     pub fn swept_below(root: &Path, kind: &str) -> Result<Staging, Fault> {
-        durable::make_folder(root)?;
+        durable::make_own_folder(root)?;
         if let Err(fault) = sweep(root, |_| true) {
             tracing::warn!("{}", fault.message);
         }
@@ -43,7 +43,7 @@ impl Staging {
 
     /// [`Staging::swept_below`] without deleting anything there.
     pub fn below(root: &Path, kind: &str) -> Result<Staging, Fault> {
-        durable::make_folder(root)?;
+        durable::make_own_folder(root)?;
         let failed = |error: std::io::Error| Fault::io(format!("making a folder in {}", root.display()), &error);
         let prefix = format!("{kind}-");
         loop {
@@ -92,14 +92,24 @@ fn still_there(lock: &File, path: &Path) -> bool {
 ///
 /// Errors: the first one, after everything else was tried.
 pub(in crate::shelf) fn sweep(root: &Path, may_delete: impl Fn(&Path) -> bool) -> Result<(), Fault> {
-    let failed = |error: std::io::Error| Fault::io(format!("reading {}", root.display()), &error);
+    durable::make_own_folder(root)?;
     let mut result = Ok(());
-    for entry in fs::read_dir(root).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
+    for path in look::entries(root)?.into_iter().filter(|path| is_of_staging(path)) {
         // A folder that cannot be deleted must not keep the others.
         result = result.and(sweep_one(&path, &may_delete));
     }
     result
+}
+
+/// Whether the name is one that [`Staging::below`] gives: `KIND-RANDOM`, or that with `.lock`. What has
+/// another name is not Hob's.
+fn is_of_staging(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let is_plain = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    name.strip_suffix(".lock")
+        .unwrap_or(&name)
+        .rsplit_once('-')
+        .is_some_and(|(kind, random)| kind.split('-').all(is_plain) && is_plain(random))
 }
 
 fn sweep_one(path: &Path, may_delete: &impl Fn(&Path) -> bool) -> Result<(), Fault> {
@@ -135,13 +145,30 @@ mod tests {
         let crashed = home.staging().join("env-crashed");
         fs::create_dir_all(crashed.join("inner")).unwrap();
         fs::write(crashed.with_extension("lock"), "").unwrap();
-        fs::create_dir(home.staging().join("alone")).unwrap();
+        fs::create_dir(home.staging().join("env-alone")).unwrap();
+        // Somebody else's.
+        let theirs = home.staging().join("photos");
+        fs::create_dir(&theirs).unwrap();
 
         let next = Staging::new(&home, "recipe").unwrap();
         assert!(living.folder().join("file").exists() && next.folder().exists());
-        assert!(!crashed.exists() && !crashed.with_extension("lock").exists() && !home.staging().join("alone").exists());
+        assert!(!crashed.exists() && !crashed.with_extension("lock").exists() && !home.staging().join("env-alone").exists());
+        fs::remove_dir(&theirs).expect("it was left alone");
         drop((living, next));
         assert_eq!(fs::read_dir(home.staging()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn through_a_link_nothing_is_swept() {
+        let root = tempfile::tempdir().unwrap();
+        let home = Home::at(root.path().join("home"));
+        let theirs = root.path().join("disk");
+        fs::create_dir_all(theirs.join("env-theirs")).unwrap();
+        make::folder(home.staging().parent().unwrap(), make::FOLDER).unwrap();
+        std::os::unix::fs::symlink(&theirs, home.staging()).unwrap();
+        let fault = Staging::new(&home, "env").unwrap_err();
+        assert!(fault.message.contains("there is a link") && fault.hint.is_some(), "{fault:?}");
+        assert!(sweep(&home.staging(), |_| true).is_err() && theirs.join("env-theirs").exists());
     }
 
     #[test]

@@ -82,7 +82,7 @@ pub async fn claim(home: &Home, digest: Digest, bytes: u64, progress: &progress:
     let path = place(home, digest);
     let there = {
         let path = path.clone();
-        super::blocking(move || Ok(look::is_there(&path)? && compare(&path, digest, bytes).is_ok())).await?
+        super::blocking(move || Ok(look::is_there(&path)? && compare(&path, digest, bytes)?.is_none())).await?
     };
     if there {
         return Ok(Claim::Present(path));
@@ -102,9 +102,10 @@ impl FetchRight {
     /// Errors: `tampered` for other bytes; then nothing is kept.
     pub fn keep(self) -> Result<PathBuf, Fault> {
         let part = self.part();
-        compare(&part, self.digest, self.bytes).map_err(|other| {
-            Fault::new(Code::Tampered, format!("model {}: {}", self.digest.short(), other.why)).hint("nothing was kept; fetch it again")
-        })?;
+        if let Some(other) = compare(&part, self.digest, self.bytes)? {
+            let fault = Fault::new(Code::Tampered, format!("model {}: {}", self.digest.short(), other.why));
+            return Err(fault.hint("nothing was kept; fetch it again"));
+        }
         self.keep_compared(&part)
     }
 
@@ -130,17 +131,20 @@ struct Other {
     is: Option<StandIn>,
 }
 
-/// Compares a file with the wanted size and digest.
-fn compare(path: &Path, digest: Digest, bytes: u64) -> Result<(), Other> {
+/// Compares a file with the wanted size and digest; `None` if it is the wanted one.
+///
+/// Errors: `io` if the file could not be read.
+fn compare(path: &Path, digest: Digest, bytes: u64) -> Result<Option<Other>, Fault> {
     let found = open::open_of(path, bytes).and_then(|mut file| files::digest_of(&mut file));
     let why = match found {
-        Ok((found, _)) if found == digest => return Ok(()),
+        Ok((found, _)) if found == digest => return Ok(None),
         Ok((found, _)) => format!("sha256 {found}, wanted {digest}"),
-        Err(error) => error.to_string(),
+        Err(error) if look::is_about_the_file(&error) => error.to_string(),
+        Err(error) => return Err(Fault::io(format!("reading {}", path.display()), &error)),
     };
     let is = files::stand_in(path).ok().flatten();
     let name = is.map(|is| format!("it is {}: ", is.name())).unwrap_or_default();
-    Err(Other { why: name + &why, is })
+    Ok(Some(Other { why: name + &why, is }))
 }
 
 /// Checks that a model file exists, before anything is done with it.
@@ -178,13 +182,13 @@ impl Checked {
         if known().get(&identity) == Some(&(stamp, digest)) {
             return Ok(());
         }
-        compare(path, digest, bytes).map_err(|other| {
+        if let Some(other) = compare(path, digest, bytes)? {
             let fault = Fault::new(Code::ShelfAltered, format!("{what}: {} is not what it was: {}", path.display(), other.why));
-            match other.is {
+            return Err(match other.is {
                 Some(is) => fault.hint(is.hint_of_folder()),
                 None => fault,
-            }
-        })?;
+            });
+        }
         let mut known = known();
         // In a long-lived process files come and go.
         if known.len() >= limits::MODELS_CHECKED_MAX {

@@ -2,6 +2,14 @@
 
 use super::*;
 
+fn all(home: &Home) -> Vec<Found> {
+    super::all(home).unwrap().whole().unwrap()
+}
+
+fn damaged_of(home: &Home, identity: &Identity) -> Option<Damaged> {
+    super::damaged_of(home, identity).unwrap()
+}
+
 fn spec(max: usize) -> SessionSpec {
     SessionSpec { mode: Mode::Exclusive, idle_timeout_ms: 1, ttl_ms: 1_000, checkpoint_interval_ms: 0, max }
 }
@@ -118,7 +126,7 @@ fn a_damaged_record_is_a_lost_session_and_no_new_one() {
         let fault = damaged.fault();
         assert_eq!((fault.code, &fault.detail["calls"], &fault.detail["checkpoints"]), (Code::SessionLost, &1.into(), &1.into()), "{name}");
         assert!(fault.hint.unwrap().contains("`Host::close_session` of `a` of `test/counter`"));
-        let [listed] = &super::damaged(&home)[..] else { panic!("{name}: one is damaged") };
+        let [listed] = &super::damaged(&home).unwrap()[..] else { panic!("{name}: one is damaged") };
         assert_eq!(listed.identity, Some(identity("a")), "{name}");
         assert!(damaged_of(&home, &identity("b")).is_none());
         damaged.delete().unwrap();

@@ -269,6 +269,23 @@ fn wrong_grants_in_the_configuration_are_named_by_line_and_nothing_runs() {
 }
 
 #[test]
+fn a_configuration_behind_a_link_is_edited_where_it_lies() {
+    let (rig, _signed) = with_asker();
+    rig.hob(&["add", "lab/asker", "--no-grant"]).well();
+    let (file, kept) = (rig.home.join("hob.toml"), rig.home.join("kept/hob.toml"));
+    fs::create_dir(kept.parent().unwrap()).unwrap();
+    fs::rename(&file, &kept).unwrap();
+    symlink("kept/hob.toml", &file).unwrap();
+    rig.hob(&["grant", "lab/asker", "read=/data"]).well();
+    assert!(fs::symlink_metadata(&file).unwrap().is_symlink() && fs::read_to_string(&kept).unwrap().contains("/data"));
+    assert_eq!(fs::read_dir(kept.parent().unwrap()).unwrap().count(), 1, "what was written beside it is gone");
+    // One that leads nowhere is neither replaced nor taken for no file.
+    fs::remove_file(&kept).unwrap();
+    let refused = rig.hob(&["grant", "lab/asker", "read=/data"]);
+    assert!(refused.exit != Some(0) && fs::symlink_metadata(&file).unwrap().is_symlink(), "{refused:?}");
+}
+
+#[test]
 fn grants_are_edited_and_everything_else_stays() {
     let (rig, _signed) = with_asker();
     rig.hob(&["add", "lab/asker", "--no-grant"]).well();

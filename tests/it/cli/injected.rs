@@ -41,8 +41,10 @@ fn is_known() -> bool {
 fn whatever_a_call_finds_exhausted_is_named_and_nothing_is_left_of_it() {
     if is_known() {
         let folder = tempfile::tempdir().unwrap();
-        let said = injected(&["call"], folder.path());
-        assert!(said.contains(" injected, 0 wrong"), "{said}");
+        for scenario in ["call", "session"] {
+            let said = injected(&[scenario], folder.path());
+            assert!(said.contains(" injected, 0 wrong"), "{said}");
+        }
     }
 }
 
