@@ -147,8 +147,8 @@ class Session(Scenario):
         (self.folder / "tmp").mkdir()
         self.template.mkdir()
         manifest = self.recipe / "recipe.toml"
-        text = manifest.read_text().replace("\n[operations.run]\n", "\n[pod.session]\nmode = \"exclusive\"\n\n[operations.run]\nsession = true\n")
-        manifest.write_text(text)
+        session = '\n[pod.session]\nmode = "exclusive"\n\n[operations.run]\nsession = true\n'
+        manifest.write_text(manifest.read_text().replace("\n[operations.run]\n", session))
         (self.recipe / "pod/subject.py").write_text(COUNTER)
         shutil.rmtree(self.recipe / "cases")
         wrong = self.counted(self.template, (1,))
